@@ -1,0 +1,24 @@
+"""Builds the one extension, shmexec._core, from native/. Everything else is in pyproject.toml."""
+
+import os
+from pathlib import Path
+
+import numpy
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+
+flags = ["-std=gnu11", "-O2", "-fvisibility=hidden", "-fno-strict-aliasing"]
+if os.environ.get("SHMEXEC_WERROR"):  # CI: our own C is free of warnings; what Cython generates is not ours
+    flags += ["-Wall", "-Wextra", "-Wundef", "-Werror", "-Wno-unused-parameter", "-Wno-unused-function"]
+
+core = Extension(
+    "shmexec._core",
+    ["native/_core.pyx", *sorted(str(p) for p in Path("native").glob("*.c") if p.name != "_core.c")],
+    include_dirs=["native", numpy.get_include()],
+    depends=sorted(str(p) for p in Path("native").glob("*.[hp][xy]*")) + sorted(map(str, Path("native").glob("*.h"))),
+    define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_22_API_VERSION")],
+    extra_compile_args=flags,
+    extra_link_args=["-pthread"],
+)
+
+setup(ext_modules=cythonize([core], language_level=3, include_path=["native"]))
