@@ -1,0 +1,316 @@
+/* heap.c - the process-private side of the heap: open, allocate, hold, release, find; see heap.h. */
+#define _GNU_SOURCE
+#include "heap.h"
+
+#include "owner.h"
+#include "slot.h"
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+/* ---- opening ----------------------------------------------------------------------------------------------------------- */
+
+static int open_private(sx_heap_t *heap) {
+    char *base = heap->segment.base;
+    uint32_t count = heap->extent_count;
+    heap->header = (sx_header_t *)base;
+    heap->slots = (sx_slot_t *)(base + SX_AT_SLOTS);
+    heap->tickets = (sx_atomic64_t *)(base + SX_AT_TICKETS);
+    heap->owners = (sx_atomic64_t *)(base + SX_AT_OWNERS);
+    heap->extents = (sx_extent_t *)(base + SX_AT_EXTENTS(count));
+    heap->marks = (sx_marks_t *)(base + SX_AT_MARKS(count));
+    heap->blocks = (sx_block_t *)(base + SX_AT_BLOCKS(count));
+    heap->data = base + SX_AT_DATA(count);
+    heap->scan = (sx_scan_t){&heap->header->slot_high, heap->tickets, &heap->header->ticket_high};
+    pthread_mutex_init(&heap->mutex, NULL);
+    long page = sysconf(_SC_PAGESIZE);
+    heap->me = mmap(NULL, (size_t)page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (heap->me == MAP_FAILED)
+        return -ENOMEM;
+    if (madvise(heap->me, (size_t)page, MADV_WIPEONFORK)) /* Linux 4.14 */
+        return -errno;
+    return sx_runs_init(&heap->runs, count);
+}
+
+int sx_heap_create(sx_heap_t *heap, uint64_t data_bytes) {
+    int code = -ENOMEM;
+    memset(heap, 0, sizeof *heap);
+    uint32_t count = (uint32_t)(data_bytes / SX_EXTENT_BYTES);
+    for (; count >= 2; count /= 2) { /* ulimit -v, small address spaces */
+        code = sx_segment_create(&heap->segment, SX_SEGMENT_BYTES(count));
+        if (code != -ENOMEM && code != -EFBIG && code != -EINVAL)
+            break;
+    }
+    if (code)
+        return code;
+    heap->extent_count = count;
+    if ((code = open_private(heap)))
+        return code;
+    sx_header_t *header = heap->header;
+    if (getrandom(&header->identity, sizeof header->identity, 0) != sizeof header->identity)
+        header->identity = sx_process_start_time((uint32_t)getpid()) ^ (uint64_t)getpid() << 40;
+    header->segment_bytes = heap->segment.bytes;
+    header->extent_count = count;
+    header->creator_pid = (uint32_t)getpid();
+    sx_store_relaxed(&header->bytes_limit, sx_machine_memory() / 5 * 4);
+    sx_store_relaxed(&header->slot_high, 2); /* slot 0 is nobody's */
+    sx_store_release(&header->magic, SX_MAGIC);
+    return sx_slot_claim(heap, 0);
+}
+
+int sx_heap_attach(sx_heap_t *heap, int fd, uint32_t reserved_slot) {
+    memset(heap, 0, sizeof *heap);
+    int code = sx_segment_attach(&heap->segment, fd);
+    if (code)
+        return code;
+    sx_header_t *header = (sx_header_t *)heap->segment.base;
+    if (sx_load_acquire(&header->magic) != SX_MAGIC || header->segment_bytes != heap->segment.bytes)
+        return -EINVAL;
+    heap->extent_count = header->extent_count;
+    if ((code = open_private(heap)))
+        return code;
+    return sx_slot_claim(heap, reserved_slot);
+}
+
+/* This process may use the heap now: it is somebody, and not between the hooks of a fork in this very thread, where the mutex
+ * is held. */
+static int lock(sx_heap_t *heap) {
+    if (!heap->me->slot || (heap->forking && pthread_equal(heap->forker, pthread_self())))
+        return 0;
+    pthread_mutex_lock(&heap->mutex);
+    return 1;
+}
+
+/* ---- allocating -------------------------------------------------------------------------------------------------------- */
+
+/* A run and a descriptor for it, in an extent of mine. */
+static int reserve(sx_heap_t *heap, uint64_t granules, uint32_t *block, uint32_t *first) {
+    uint32_t extent;
+    sx_slot_t *slot = &heap->slots[heap->me->slot];
+    if (sx_load_relaxed(&slot->look)) {
+        SX_STEP();
+        sx_extent_collect(heap, sx_exchange_acq_rel(&slot->look, 0));
+    }
+    *first = 0;
+    if (granules > SX_HUGE_GRANULES) {
+        uint64_t span = (granules + SX_EXTENT_GRANULES - 1) / SX_EXTENT_GRANULES;
+        int code = span > heap->extent_count ? -ENOMEM : sx_extent_claim_huge(heap, (uint32_t)span, &extent);
+        *block = code ? 0 : extent * SX_EXTENT_BLOCKS;
+        return code;
+    }
+    if (sx_runs_take(&heap->runs, (uint32_t)granules, &extent, first)) {
+        int code = sx_extent_claim_arena(heap, &extent);
+        if (code || (code = sx_runs_take(&heap->runs, (uint32_t)granules, &extent, first)))
+            return code;
+    }
+    sx_arena_t *arena = heap->runs.arenas[extent];
+    uint32_t number;
+    if (arena->idle_count)
+        number = arena->idle[--arena->idle_count];
+    else {
+        number = sx_load_relaxed(&heap->extents[extent].block_high);
+        SX_STEP();
+        sx_store_release(&heap->extents[extent].block_high, number + 1);
+    }
+    arena->taken[number / 64] |= (uint64_t)1 << (number % 64);
+    *block = extent * SX_EXTENT_BLOCKS + number;
+    return 0;
+}
+
+/* The descriptor has never come to live: as if it were released and taken back. */
+static void unreserve(sx_heap_t *heap, uint32_t block, uint32_t first, uint64_t granules) {
+    uint32_t extent = block / SX_EXTENT_BLOCKS, number = block % SX_EXTENT_BLOCKS;
+    sx_arena_t *arena = heap->runs.arenas[extent];
+    if (granules > SX_HUGE_GRANULES) {
+        sx_extent_drop_huge(heap, extent);
+        return;
+    }
+    arena->taken[number / 64] &= ~((uint64_t)1 << (number % 64));
+    arena->idle[arena->idle_count++] = (uint16_t)number;
+    sx_runs_give(&heap->runs, extent, first, (uint32_t)granules);
+}
+
+static int bring_to_live(sx_heap_t *heap, uint32_t block, uint64_t *birth) {
+    sx_entry_t *entry = sx_table_add(&heap->table, block);
+    if (!entry)
+        return -ENOMEM;
+    if (!sx_block_alloc(sx_block_of(heap, block), heap->me->slot, birth)) {
+        sx_table_remove(&heap->table, entry);
+        return -EIO;
+    }
+    entry->count = 1;
+    entry->birth = *birth;
+    return 0;
+}
+
+int sx_heap_alloc(sx_heap_t *heap, uint64_t bytes, int zero, sx_name_t *name, char **start) {
+    uint32_t first;
+    if (heap->is_private)
+        return -EPERM;
+    if (bytes > (uint64_t)heap->extent_count * SX_EXTENT_BYTES)
+        return -ENOMEM;
+    uint64_t granules = bytes ? (bytes + SX_GRANULE_BYTES - 1) / SX_GRANULE_BYTES : 1;
+    sx_heap_answer_trim(heap);
+    if (!lock(heap))
+        return -EPERM;
+    int code = reserve(heap, granules, &name->block, &first);
+    pthread_mutex_unlock(&heap->mutex);
+    if (code)
+        return code;
+
+    uint32_t extent = name->block / SX_EXTENT_BLOCKS;
+    uint64_t at = (uint64_t)extent * SX_EXTENT_BYTES + (uint64_t)first * SX_GRANULE_BYTES;
+    code = sx_pages_provide(heap, at, granules * SX_GRANULE_BYTES, zero);
+    if (!code) {
+        sx_block_t *block = sx_block_of(heap, name->block);
+        SX_STEP();
+        sx_store_relaxed(&block->run, (uint64_t)first << 32 | granules); /* released by the CAS that brings it to live */
+        sx_store_relaxed(&block->bytes, bytes);
+        if (granules <= SX_HUGE_GRANULES) {
+            sx_marks_t *marks = &heap->marks[extent];
+            SX_STEP();
+            sx_store_relaxed(&marks->head_block[first], (uint16_t)(name->block % SX_EXTENT_BLOCKS));
+            SX_STEP();
+            atomic_fetch_or_explicit(&marks->heads[first / 64], (uint64_t)1 << (first % 64), memory_order_relaxed);
+        }
+    }
+    pthread_mutex_lock(&heap->mutex);
+    if (!code)
+        code = bring_to_live(heap, name->block, &name->birth);
+    if (code)
+        unreserve(heap, name->block, first, granules);
+    pthread_mutex_unlock(&heap->mutex);
+    *start = heap->data + at;
+    return code;
+}
+
+/* ---- holding ------------------------------------------------------------------------------------------------------------ */
+
+int sx_heap_hold(sx_heap_t *heap, sx_name_t name) {
+    int held = 0;
+    if (name.block >= heap->extent_count * (uint64_t)SX_EXTENT_BLOCKS)
+        return -ESTALE;
+    if (!lock(heap))
+        return -EPERM;
+    sx_entry_t *entry = sx_table_find(&heap->table, name.block);
+    if (entry)
+        held = entry->birth == name.birth; /* held under another birth: the name is stale, the bit is not touched */
+    else if (!(entry = sx_table_add(&heap->table, name.block)))
+        held = -2;
+    else {
+        held = sx_block_hold(sx_block_of(heap, name.block), heap->me->slot, name.birth);
+        if (held != 1)
+            sx_table_remove(&heap->table, entry);
+        else
+            entry->birth = name.birth;
+    }
+    if (held == 1)
+        entry->count++;
+    pthread_mutex_unlock(&heap->mutex);
+    if (held == -1 && sx_block_try_free(sx_block_of(heap, name.block), name.block, &heap->scan))
+        sx_extent_freed(heap, name.block);
+    return held == 1 ? 0 : held == -2 ? -ENOMEM : -ESTALE;
+}
+
+void sx_heap_hold_again(sx_heap_t *heap, uint32_t block) {
+    if (!lock(heap))
+        return;
+    sx_entry_t *entry = sx_table_find(&heap->table, block);
+    if (entry)
+        entry->count++;
+    pthread_mutex_unlock(&heap->mutex);
+}
+
+void sx_heap_release(sx_heap_t *heap, uint32_t block) {
+    int last = 0;
+    if (sx_fork_defers(heap, block) || !heap->me->slot)
+        return;
+    pthread_mutex_lock(&heap->mutex);
+    sx_entry_t *entry = sx_table_find(&heap->table, block);
+    if (entry && --entry->count == 0) {
+        sx_table_remove(&heap->table, entry);
+        sx_block_clear(sx_block_of(heap, block), heap->me->slot); /* under the mutex: else it wipes another thread's hold */
+        last = 1;
+    }
+    pthread_mutex_unlock(&heap->mutex);
+    if (last && sx_block_try_free(sx_block_of(heap, block), block, &heap->scan))
+        sx_extent_freed(heap, block);
+}
+
+uint32_t sx_heap_count(sx_heap_t *heap, uint32_t block) {
+    if (!lock(heap))
+        return 0;
+    sx_entry_t *entry = sx_table_find(&heap->table, block);
+    uint32_t count = entry ? entry->count : 0;
+    pthread_mutex_unlock(&heap->mutex);
+    return count;
+}
+
+int sx_heap_post(sx_heap_t *heap, sx_name_t name) {
+    sx_block_t *block = sx_block_of(heap, name.block);
+    if (!heap->me->slot)
+        return -EPERM;
+    int held = sx_block_hold(block, heap->me->slot + 1, name.birth);
+    if (held == -1 && sx_block_try_free(block, name.block, &heap->scan))
+        sx_extent_freed(heap, name.block);
+    return held == 1 ? 0 : -ESTALE;
+}
+
+void sx_heap_unpost(sx_heap_t *heap, uint32_t worker_slot, uint32_t block) {
+    if (heap->me->slot) /* no try_free: the caller holds the block, and will release it */
+        sx_block_clear(sx_block_of(heap, block), worker_slot + 1);
+}
+
+/* ---- finding ------------------------------------------------------------------------------------------------------------ */
+
+char *sx_heap_start(const sx_heap_t *heap, uint32_t block) {
+    return heap->data + (uint64_t)(block / SX_EXTENT_BLOCKS) * SX_EXTENT_BYTES +
+           (uint64_t)sx_block_first(sx_block_of(heap, block)) * SX_GRANULE_BYTES;
+}
+
+uint64_t sx_heap_bytes(const sx_heap_t *heap, uint32_t block) {
+    return sx_load_relaxed(&sx_block_of(heap, block)->bytes);
+}
+
+uint64_t sx_heap_size(const sx_heap_t *heap, uint32_t block) {
+    return (uint64_t)sx_block_granules(sx_block_of(heap, block)) * SX_GRANULE_BYTES;
+}
+
+/* The block that begins at this granule or last before it: its mark is the first one downwards, since no other block begins
+ * inside a block that somebody holds. */
+static int find_head(const sx_heap_t *heap, uint32_t extent, uint32_t granule, uint32_t *block) {
+    sx_marks_t *marks = &heap->marks[extent];
+    uint32_t word = granule / 64;
+    uint64_t some = sx_load_relaxed(&marks->heads[word]) & (~(uint64_t)0 >> (63 - granule % 64));
+    while (!some) {
+        if (word == 0)
+            return 0;
+        some = sx_load_relaxed(&marks->heads[--word]);
+    }
+    uint32_t first = word * 64 + 63 - (uint32_t)__builtin_clzll(some);
+    *block = extent * SX_EXTENT_BLOCKS + sx_load_relaxed(&marks->head_block[first]);
+    return 1;
+}
+
+int sx_heap_find(sx_heap_t *heap, const char *low, const char *high, sx_name_t *name) {
+    if (!sx_heap_has(heap, low))
+        return 0;
+    uint64_t at = (uint64_t)(low - heap->data);
+    uint32_t extent = (uint32_t)(at / SX_EXTENT_BYTES);
+    uint64_t word = sx_load_acquire(&heap->owners[extent]);
+    unsigned kind = SX_EXTENT_KIND(word);
+    if (kind == SX_EXTENT_HUGE || kind == SX_EXTENT_TAIL)
+        name->block = SX_EXTENT_HEAD(word) * SX_EXTENT_BLOCKS;
+    else if (kind != SX_EXTENT_ARENA || !find_head(heap, extent, at % SX_EXTENT_BYTES / SX_GRANULE_BYTES, &name->block))
+        return 0;
+    if (!lock(heap))
+        return 0;
+    sx_entry_t *entry = sx_table_find(&heap->table, name->block);
+    name->birth = entry ? entry->birth : 0;
+    pthread_mutex_unlock(&heap->mutex);
+    char *start = sx_heap_start(heap, name->block);
+    return name->birth && low >= start && high <= start + sx_heap_size(heap, name->block);
+}

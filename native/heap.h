@@ -1,0 +1,127 @@
+/* heap.h - the shared heap as one process sees it: blocks by number and birth, found by address, counted, released.
+ *
+ * Purpose: allocate, hold, release and find blocks; the process-private side of the ownership protocol (block.h).
+ * Guarantees: no process ever holds a lock that another waits for; the only lock is `mutex`, private to this process. No call
+ *   maps or attaches anything. Everything here may be called from any thread, with or without the GIL; nothing calls Python.
+ * Assumptions: one heap a process. fork goes through the hooks of fork.h; a child that did not is without identity (slot 0), and
+ *   for it every call is harmless and does nothing, or -EPERM.
+ * Lock order: only `mutex`, which is never held while pages are provided or a block is zeroed.
+ */
+#ifndef SX_HEAP_H
+#define SX_HEAP_H
+
+#include "block.h"
+#include "runs.h"
+#include "segment.h"
+#include "table.h"
+#include <pthread.h>
+
+/* In a page of its own that fork wipes: between a fork and our hook the child is nobody, and cannot clear its parent's bits. */
+typedef struct {
+    uint32_t slot; /* even; 0: nobody */
+    uint32_t incarnation;
+} sx_identity_t;
+
+typedef struct {
+    uint32_t slot;
+    int lifeline; /* read end: end-of-file while the slot is RESERVED means that there is no child */
+} sx_forked_t;
+
+typedef struct {
+    sx_segment_t segment;
+    sx_header_t *header;
+    sx_slot_t *slots;
+    sx_atomic64_t *tickets;
+    sx_atomic64_t *owners;
+    sx_extent_t *extents;
+    sx_marks_t *marks;
+    sx_block_t *blocks;
+    char *data;
+    uint32_t extent_count;
+    sx_scan_t scan;
+
+    sx_identity_t *me;
+    pthread_mutex_t mutex; /* table, outbox bits of this process, runs, forked, deferred */
+    sx_table_t table;
+    sx_runs_t runs;
+    uint32_t arenas;         /* extents of this process */
+    uint32_t trims_answered; /* header->trim_requests as last seen */
+
+    int is_private;  /* a fork of a worker: copy-on-write, nothing is allocated or released here */
+    int is_worker;
+    int forking;     /* between the hooks, in the forking thread: releases are put off */
+    pthread_t forker;
+    uint32_t expected_slot; /* the next fork is a worker's, with this slot */
+    uint32_t fork_slot;     /* the slot of the child that is being made; 0: it will be private */
+    int fork_pipe[2];
+    sx_forked_t *forked;
+    uint32_t forked_count, forked_capacity;
+    uint32_t *deferred;
+    uint32_t deferred_count, deferred_capacity;
+} sx_heap_t;
+
+typedef struct {
+    uint64_t birth;
+    uint32_t block; /* number in the heap: extent * SX_EXTENT_BLOCKS + number in the extent */
+} sx_name_t;
+
+int sx_heap_create(sx_heap_t *heap, uint64_t data_bytes);             /* a new segment; halves data_bytes until it maps */
+int sx_heap_attach(sx_heap_t *heap, int fd, uint32_t reserved_slot);  /* reserved_slot 0: any */
+
+/* A block of at least `bytes`, held once by this process. zero: its bytes read as zero. -ENOMEM: limit or memory reached. */
+int sx_heap_alloc(sx_heap_t *heap, uint64_t bytes, int zero, sx_name_t *name, char **start);
+int sx_heap_hold(sx_heap_t *heap, sx_name_t name);                    /* count + 1; -ESTALE */
+void sx_heap_hold_again(sx_heap_t *heap, uint32_t block);             /* count + 1 of a block that this process holds */
+void sx_heap_release(sx_heap_t *heap, uint32_t block);                /* count - 1, and with the last the block */
+
+/* Which block that this process holds has [low, high) in it? 1 and *name, or 0. */
+int sx_heap_find(sx_heap_t *heap, const char *low, const char *high, sx_name_t *name);
+static inline int sx_heap_has(const sx_heap_t *heap, const void *address) {
+    return (uint64_t)((const char *)address - heap->data) < (uint64_t)heap->extent_count * SX_EXTENT_BYTES;
+}
+char *sx_heap_start(const sx_heap_t *heap, uint32_t block);    /* of a block that this process holds */
+uint64_t sx_heap_bytes(const sx_heap_t *heap, uint32_t block); /* as asked for */
+uint64_t sx_heap_size(const sx_heap_t *heap, uint32_t block);  /* what it takes */
+uint32_t sx_heap_count(sx_heap_t *heap, uint32_t block);       /* references of this process */
+
+/* The bits of a worker's outbox: set by the worker, cleared by its parent when it has taken hold. */
+int sx_heap_post(sx_heap_t *heap, sx_name_t name);                          /* 0, -ESTALE */
+void sx_heap_unpost(sx_heap_t *heap, uint32_t worker_slot, uint32_t block); /* the caller holds the block itself */
+
+/* Offers every LIVE block for freeing, and tells the owners of all FREE ones to take them back. Harmless at any time. */
+void sx_heap_sweep(sx_heap_t *heap);
+/* Gives pages of free memory back to the kernel: ours, of extents that nobody owns, of FREE blocks; asks the others for theirs. */
+void sx_heap_trim(sx_heap_t *heap);
+void sx_heap_answer_trim(sx_heap_t *heap); /* if another process asked since the last time; cheap otherwise */
+
+typedef struct {
+    uint64_t bytes_in_use, bytes_resident, bytes_limit, bytes_virtual;
+    uint64_t blocks, holders, extents, processes;
+} sx_heap_info_t;
+void sx_heap_info(sx_heap_t *heap, sx_heap_info_t *info);
+
+/* The invariants of layout.h, executed. quiet: nothing is going on in any process. NULL, or what is broken. */
+const char *sx_heap_check(sx_heap_t *heap, int quiet);
+
+/* ---- for the other files of the heap ---------------------------------------------------------------------------------- */
+
+static inline sx_block_t *sx_block_of(const sx_heap_t *heap, uint32_t block) {
+    return &heap->blocks[block];
+}
+uint64_t sx_extent_word(const sx_heap_t *heap, uint32_t head, unsigned kind); /* as this process would own it */
+int sx_extent_is_mine(const sx_heap_t *heap, uint32_t extent);
+/* extent.c: the caller holds the mutex. */
+int sx_extent_claim_arena(sx_heap_t *heap, uint32_t *extent);
+int sx_extent_claim_huge(sx_heap_t *heap, uint32_t span, uint32_t *head);
+void sx_extent_drop_huge(sx_heap_t *heap, uint32_t head);
+void sx_extent_take_back(sx_heap_t *heap, uint32_t block);  /* a FREE block of an extent of mine */
+void sx_extent_collect(sx_heap_t *heap, uint64_t look);     /* what others have released in extents of mine */
+void sx_extent_adopt(sx_heap_t *heap, uint32_t slot, uint32_t incarnation);
+/* extent.c: without the mutex. */
+void sx_extent_freed(sx_heap_t *heap, uint32_t block);      /* this process's try_free made it FREE */
+/* pages.c: without the mutex. */
+int sx_pages_provide(sx_heap_t *heap, uint64_t at, uint64_t bytes, int zero); /* 0, -ENOMEM */
+/* fork.c */
+int sx_fork_defers(sx_heap_t *heap, uint32_t block); /* 1: the release was put off until after the fork */
+
+#endif

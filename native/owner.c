@@ -1,0 +1,95 @@
+/* owner.c - processes, on Linux; see owner.h. */
+#define _GNU_SOURCE
+#include "owner.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#ifndef SYS_pidfd_open
+#define SYS_pidfd_open 434
+#endif
+
+static int read_file(const char *path, char *text, size_t size) {
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    ssize_t n = read(fd, text, size - 1);
+    close(fd);
+    if (n < 0)
+        return -EIO;
+    text[n] = 0;
+    return 0;
+}
+
+uint64_t sx_process_start_time(uint32_t pid) {
+    char path[64], text[1024];
+    snprintf(path, sizeof path, "/proc/%u/stat", pid);
+    if (read_file(path, text, sizeof text))
+        return 0;
+    char *field = strrchr(text, ')'); /* the name may have spaces and brackets; field 22 counts from after it */
+    for (int i = 2; field && i < 22; i++)
+        field = strchr(field + 1, ' ');
+    return field ? strtoull(field + 1, NULL, 10) : 0;
+}
+
+int sx_process_is_dead(uint32_t pid, uint64_t start_time) {
+    int fd = (int)syscall(SYS_pidfd_open, pid, 0);
+    if (fd < 0 && errno != ESRCH && errno != EINVAL) { /* no pidfds here, or no descriptor left: only /proc can tell */
+        uint64_t now = sx_process_start_time(pid);
+        return now == 0 ? access("/proc/self/stat", R_OK) == 0 : now != start_time;
+    }
+    if (fd < 0) /* ESRCH; EINVAL: the pid is a thread of somebody else now */
+        return 1;
+    struct pollfd waits = {.fd = fd, .events = POLLIN};
+    int dead = poll(&waits, 1, 0) == 1 || sx_process_start_time(pid) != start_time;
+    close(fd);
+    return dead;
+}
+
+static uint64_t read_number(const char *path) {
+    char text[64];
+    if (read_file(path, text, sizeof text) || text[0] < '0' || text[0] > '9')
+        return UINT64_MAX;
+    return strtoull(text, NULL, 10);
+}
+
+/* The limits of the cgroup and of each above it: version 2 under its path, or version 1's memory controller. */
+static uint64_t cgroup_limit(void) {
+    char text[4096], path[4600];
+    uint64_t limit = UINT64_MAX;
+    if (read_file("/proc/self/cgroup", text, sizeof text))
+        return limit;
+    for (char *save, *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
+        char *controllers = strchr(line, ':');
+        char *group = controllers ? strchr(controllers + 1, ':') : NULL;
+        if (!group)
+            continue;
+        *group++ = 0;
+        int second = controllers[1] == 0;
+        if (!second && strcmp(controllers + 1, "memory"))
+            continue;
+        for (;;) {
+            snprintf(path, sizeof path, second ? "/sys/fs/cgroup%s/memory.max" : "/sys/fs/cgroup/memory%s/memory.limit_in_bytes",
+                     group);
+            uint64_t here = read_number(path);
+            limit = here < limit ? here : limit;
+            char *up = strrchr(group, '/');
+            if (!up || !group[0])
+                break;
+            *up = 0;
+        }
+    }
+    return limit;
+}
+
+uint64_t sx_machine_memory(void) {
+    uint64_t physical = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+    uint64_t limit = cgroup_limit();
+    return limit < physical ? limit : physical;
+}

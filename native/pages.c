@@ -1,0 +1,123 @@
+/* pages.c - pages behind the blocks: provided before the first write, zeroed when recycled, given back by trim.
+ *
+ * Who sets a bit of `populated` has to provide that page; a page without the bit was never handed out since it last was zero, so
+ * zeroing skips it. The bit is set before the page is used and cleared after it was removed: a process killed in between
+ * leaves a bit too many, which costs a memset, never a wrong zero.
+ */
+#include "heap.h"
+
+#include <errno.h>
+#include <string.h>
+
+static int is_within_limit(sx_heap_t *heap, uint64_t more) {
+    return sx_segment_resident(&heap->segment) + more <= sx_load_relaxed(&heap->header->bytes_limit);
+}
+
+static int provide(sx_heap_t *heap, uint64_t at) {
+    if (!is_within_limit(heap, SX_PAGE_BYTES)) {
+        sx_heap_sweep(heap);
+        if (!is_within_limit(heap, SX_PAGE_BYTES))
+            sx_heap_trim(heap);
+        if (!is_within_limit(heap, SX_PAGE_BYTES))
+            return -ENOMEM;
+    }
+    uint32_t tried = sx_load_relaxed(&heap->header->huge_pages), huge = tried;
+    int code = sx_segment_populate(&heap->segment, (uint64_t)(heap->data - heap->segment.base) + at, &huge);
+    if (huge != tried)
+        sx_store_relaxed(&heap->header->huge_pages, huge); /* a hint: whichever process writes last is right enough */
+    return code ? -ENOMEM : 0;
+}
+
+int sx_pages_provide(sx_heap_t *heap, uint64_t at, uint64_t bytes, int zero) {
+    uint64_t end = at + bytes;
+    for (uint64_t from = at; from < end;) {
+        uint64_t page = from / SX_PAGE_BYTES, next = (page + 1) * SX_PAGE_BYTES, to = next < end ? next : end;
+        sx_atomic32_t *populated = &heap->extents[page / SX_EXTENT_PAGES].populated;
+        uint32_t bit = 1u << (page % SX_EXTENT_PAGES);
+        if (!(sx_load_relaxed(populated) & bit) && (SX_STEP(), !(sx_or_acq_rel(populated, bit) & bit))) {
+            if (provide(heap, from)) {
+                if (from % SX_PAGE_BYTES == 0 && to == next) { /* wholly ours: nobody else counts on it */
+                    SX_STEP();
+                    atomic_fetch_and_explicit(populated, ~bit, memory_order_acq_rel);
+                }
+                return -ENOMEM;
+            }
+        } else if (zero)
+            memset(heap->data + from, 0, to - from);
+        from = to;
+    }
+    return 0;
+}
+
+/* Removes the populated pages that lie wholly in [first, end) granules of an extent. Nobody but the caller may use the range. */
+static void remove_pages(sx_heap_t *heap, uint32_t extent, uint32_t first, uint32_t end) {
+    uint32_t populated = sx_load_acquire(&heap->extents[extent].populated), removed = 0;
+    uint64_t at = (uint64_t)(heap->data - heap->segment.base) + (uint64_t)extent * SX_EXTENT_BYTES;
+    for (uint32_t page = (first + SX_PAGE_GRANULES - 1) / SX_PAGE_GRANULES; page < end / SX_PAGE_GRANULES; page++)
+        if ((populated >> page & 1) && !sx_segment_remove(&heap->segment, at + page * SX_PAGE_BYTES, SX_PAGE_BYTES))
+            removed |= 1u << page;
+    SX_STEP();
+    if (removed)
+        atomic_fetch_and_explicit(&heap->extents[extent].populated, ~removed, memory_order_acq_rel);
+}
+
+static void remove_run(void *heap, uint32_t extent, uint32_t first, uint32_t granules) {
+    remove_pages(heap, extent, first, first + granules);
+}
+
+static void trim_mine(sx_heap_t *heap) {
+    pthread_mutex_lock(&heap->mutex);
+    sx_runs_each(&heap->runs, remove_run, heap);
+    pthread_mutex_unlock(&heap->mutex);
+}
+
+void sx_heap_answer_trim(sx_heap_t *heap) {
+    uint32_t asked = sx_load_relaxed(&heap->header->trim_requests);
+    if (asked == heap->trims_answered || !heap->me->slot || heap->is_private)
+        return;
+    heap->trims_answered = asked;
+    sx_heap_sweep(heap);
+    trim_mine(heap);
+}
+
+/* A block that was released but that its owner (busy, or asleep) has not taken back. */
+static void trim_block(sx_heap_t *heap, uint32_t block) {
+    sx_block_t *descriptor = sx_block_of(heap, block);
+    uint32_t extent = block / SX_EXTENT_BLOCKS;
+    if (!sx_block_begin_trim(descriptor, heap->me->slot))
+        return;
+    uint64_t first = sx_block_first(descriptor), end = first + sx_block_granules(descriptor);
+    for (; first < end; extent++, first = 0) {
+        uint64_t to = end < SX_EXTENT_GRANULES ? end : SX_EXTENT_GRANULES;
+        remove_pages(heap, extent, (uint32_t)first, (uint32_t)to);
+        end -= to;
+    }
+    sx_block_end_trim(descriptor);
+    sx_extent_freed(heap, block); /* the owner may have looked while it was TRIM: tell it again */
+}
+
+void sx_heap_trim(sx_heap_t *heap) {
+    if (!heap->me->slot || heap->is_private)
+        return;
+    sx_heap_sweep(heap);
+    trim_mine(heap);
+    uint32_t high = sx_load_acquire(&heap->header->extent_high);
+    for (uint32_t e = 0; e < high; e++) {
+        uint64_t word = sx_load_acquire(&heap->owners[e]), busy = sx_extent_word(heap, 0, SX_EXTENT_BUSY);
+        if (!word && sx_load_relaxed(&heap->extents[e].populated) && (SX_STEP(), sx_cas_acq_rel(&heap->owners[e], &word, busy))) {
+            remove_pages(heap, e, 0, SX_EXTENT_GRANULES);
+            SX_STEP();
+            sx_store_release(&heap->owners[e], 0);
+            continue;
+        }
+        unsigned kind = SX_EXTENT_KIND(word);
+        if ((kind != SX_EXTENT_ARENA && kind != SX_EXTENT_HUGE) || sx_extent_is_mine(heap, e))
+            continue;
+        uint32_t blocks = kind == SX_EXTENT_HUGE ? 1 : sx_load_acquire(&heap->extents[e].block_high);
+        for (uint32_t b = 0; b < blocks; b++)
+            if (SX_STATE(sx_load_acquire(&sx_block_of(heap, e * SX_EXTENT_BLOCKS + b)->state)) == SX_FREE)
+                trim_block(heap, e * SX_EXTENT_BLOCKS + b);
+    }
+    SX_STEP();
+    heap->trims_answered = sx_add_acq_rel(&heap->header->trim_requests, 1) + 1;
+}

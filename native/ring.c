@@ -1,0 +1,164 @@
+/* ring.c - records in and out of a ring, and the doorbells; see ring.h. */
+#define _GNU_SOURCE
+#include "ring.h"
+
+#include "futex.h"
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+uint32_t sx_record_bytes(uint32_t name_count, uint64_t first_bytes, uint64_t second_bytes) {
+    uint64_t names = (uint64_t)name_count * sizeof(sx_posted_name_t);
+    if (names > SX_INLINE_BYTES || first_bytes > SX_INLINE_BYTES || second_bytes > SX_INLINE_BYTES ||
+        names + first_bytes + second_bytes > SX_INLINE_BYTES)
+        return 0;
+    return (uint32_t)SX_ALIGN(sizeof(sx_record_t) + names + first_bytes + second_bytes, 16);
+}
+
+void sx_record_fill(char *at, const sx_message_t *message) {
+    size_t names = message->name_count * sizeof(sx_posted_name_t);
+    SX_STEP();
+    if (names)
+        memcpy(at, message->names, names);
+    if (message->first_bytes)
+        memcpy(at + names, message->first, message->first_bytes);
+    SX_STEP();
+    if (message->second_bytes)
+        memcpy(at + names + message->first_bytes, message->second, message->second_bytes);
+}
+
+int sx_ring_reserve(sx_ring_t *ring, uint32_t bytes, sx_record_t **record, uint64_t *position) {
+    uint64_t head = sx_load_relaxed(&ring->head_position); /* our own */
+    uint64_t tail = sx_load_acquire(&ring->tail_position); /* SYNC POINT ring-space: the reader is done with what is below */
+    uint32_t at = (uint32_t)(head % SX_RING_BYTES), room = SX_RING_BYTES - at;
+    uint32_t skip = room < bytes ? room : 0;
+    if (tail > head || head - tail > SX_RING_BYTES)
+        return -EBADMSG;
+    if (SX_RING_BYTES - (head - tail) < (uint64_t)skip + bytes)
+        return -EAGAIN;
+    if (skip) { /* positions are multiples of 16: kind fits */
+        SX_STEP();
+        ((sx_record_t *)(ring->data + at))->bytes = room;
+        ((sx_record_t *)(ring->data + at))->kind = SX_SKIP;
+        at = 0;
+    }
+    *record = (sx_record_t *)(ring->data + at);
+    *position = head + skip;
+    return 0;
+}
+
+void sx_ring_publish(sx_ring_t *ring, uint64_t position, const sx_record_t *record) {
+    SX_STEP();
+    sx_store_release(&ring->head_position, position + record->bytes); /* SYNC POINT ring-record */
+    SX_STEP();
+}
+
+int sx_ring_is_empty(sx_ring_t *ring) {
+    return sx_load_acquire(&ring->head_position) == sx_load_relaxed(&ring->tail_position);
+}
+
+int sx_ring_peek(sx_heap_t *heap, sx_ring_t *ring, sx_message_t *message) {
+    for (;;) {
+        uint64_t tail = sx_load_relaxed(&ring->tail_position);          /* our own */
+        uint64_t head = sx_load_acquire(&ring->head_position);          /* SYNC POINT ring-record */
+        uint32_t at = (uint32_t)(tail % SX_RING_BYTES), room = SX_RING_BYTES - at;
+        if (head == tail)
+            return 0;
+        if (head < tail || head - tail > SX_RING_BYTES)
+            return -EBADMSG;
+        sx_record_t *record = (sx_record_t *)(ring->data + at);
+        uint32_t bytes = record->bytes;
+        if (bytes % 16 || bytes > room || bytes > head - tail)
+            return -EBADMSG;
+        if (record->kind == SX_SKIP) {
+            if (bytes != room)
+                return -EBADMSG;
+            SX_STEP();
+            sx_store_release(&ring->tail_position, tail + bytes);
+            continue;
+        }
+        if (bytes < sizeof *record)
+            return -EBADMSG;
+        *message = (sx_message_t){.kind = record->kind, .flags = record->flags, .name_count = record->name_count,
+                                  .first_bytes = record->first_bytes, .call = record->call, .function = record->function,
+                                  .second_bytes = record->second_bytes, .spill = record->spill, .position = tail,
+                                  .record = record};
+        uint64_t names = (uint64_t)message->name_count * sizeof(sx_posted_name_t);
+        uint64_t space = bytes - sizeof *record;
+        const char *body = (const char *)(record + 1);
+        if (message->flags & SX_SPILLED) {
+            if (message->spill.block >= (uint64_t)heap->extent_count * SX_EXTENT_BLOCKS)
+                return -EBADMSG;
+            body = sx_heap_start(heap, message->spill.block);
+            space = sx_heap_size(heap, message->spill.block);
+        }
+        if (names > space || message->first_bytes > space - names ||
+            message->second_bytes > space - names - message->first_bytes)
+            return -EBADMSG;
+        message->names = (const sx_posted_name_t *)body;
+        message->first = body + names;
+        message->second = message->first + message->first_bytes;
+        return 1;
+    }
+}
+
+void sx_ring_pop(sx_ring_t *ring, const sx_message_t *message) {
+    SX_STEP();
+    sx_store_release(&ring->tail_position, message->position + message->record->bytes); /* SYNC POINT ring-space */
+}
+
+int sx_task_start(const sx_message_t *message) {
+    uint32_t ready = SX_READY;
+    SX_STEP();
+    return sx_cas_acq_rel(&message->record->claim, &ready, SX_STARTED);
+}
+
+static sx_record_t *unread(sx_ring_t *ring, uint64_t position) {
+    if (sx_load_acquire(&ring->tail_position) > position)
+        return NULL; /* read, so begun */
+    return (sx_record_t *)(ring->data + position % SX_RING_BYTES);
+}
+
+int sx_task_withdraw(sx_ring_t *ring, uint64_t position) {
+    sx_record_t *record = unread(ring, position);
+    uint32_t ready = SX_READY;
+    SX_STEP();
+    return record && sx_cas_acq_rel(&record->claim, &ready, SX_WITHDRAWN);
+}
+
+int sx_task_was_started(sx_ring_t *ring, uint64_t position) {
+    sx_record_t *record = unread(ring, position);
+    return !record || sx_load_acquire(&record->claim) == SX_STARTED;
+}
+
+void sx_channel_ring_worker(sx_channel_t *channel, int always) {
+    sx_fence_seq_cst(); /* SYNC POINT doorbell */
+    SX_STEP();
+    if (always || sx_load_relaxed(&channel->waiting)) {
+        sx_add_acq_rel(&channel->bell, 1);
+        SX_STEP();
+        sx_futex_wake(&channel->bell, 1);
+    }
+}
+
+int sx_channel_wait(sx_channel_t *channel, int64_t nanoseconds) {
+    uint32_t seen = sx_load_acquire(&channel->bell);
+    SX_STEP();
+    sx_store_relaxed(&channel->waiting, 1);
+    sx_fence_seq_cst(); /* SYNC POINT doorbell */
+    int code = sx_ring_is_empty(&channel->tasks) ? sx_futex_wait(&channel->bell, seen, nanoseconds) : 0;
+    SX_STEP();
+    sx_store_relaxed(&channel->waiting, 0);
+    return code;
+}
+
+void sx_hub_ring(sx_hub_t *hub, int event_fd) {
+    uint64_t one = 1;
+    sx_fence_seq_cst(); /* SYNC POINT doorbell */
+    SX_STEP();
+    if (sx_load_relaxed(&hub->waiting) && sx_exchange_acq_rel(&hub->waiting, 0)) {
+        SX_STEP();
+        while (write(event_fd, &one, sizeof one) < 0 && errno == EINTR)
+            ;
+    }
+}

@@ -1,0 +1,109 @@
+/* ring.h - messages between one parent and one worker: two single-producer single-consumer rings and a doorbell, in one block.
+ *
+ * Guarantees
+ *   - a record is visible when `head_position` has moved over it, which is stored after its bytes: what is below the head is
+ *     whole, whoever died since
+ *   - neither side ever waits for the other: a ring that is full says so (-EAGAIN)
+ *   - positions only grow; lengths are checked by the reader: a record that makes no sense (-EBADMSG) is a dead worker's
+ *   - a task's `claim` moves once, READY -> STARTED by the worker before it looks at anything else in the record, or
+ *     READY -> WITHDRAWN by the parent: a call that was prefetched can be taken back, and after a death the parent knows which
+ *     call had begun
+ * What names blocks: a record lists them, each once, outside the pickle. A task's are protected by the parent's own hold until the
+ * answer or the certain death; an answer's by the worker's outbox bit, or lazily by the worker's own hold (outbox.h).
+ * A message that is too long for the ring lies in a block of its own, which the record names (SX_SPILLED).
+ */
+#ifndef SX_RING_H
+#define SX_RING_H
+
+#include "heap.h"
+
+#define SX_RING_BYTES ((uint32_t)32 << 10)
+#define SX_INLINE_BYTES (SX_RING_BYTES / 8) /* a longer message is spilled */
+
+typedef struct {
+    sx_atomic64_t head_position; /* written by the producer */
+    uint64_t unused[7];
+    sx_atomic64_t tail_position; /* written by the consumer */
+    uint64_t unused2[7];
+    char data[SX_RING_BYTES];
+} sx_ring_t;
+
+/* SYNC POINT doorbell: publish = store head; fence; if (waiting) ring. wait = look at the bell; waiting = 1; fence; look at the
+ * ring; sleep if the bell has not moved. Without either fence both may read the old value, and sleep for good. */
+typedef struct {
+    sx_atomic32_t bell; /* counts; the futex. A signal handler of the worker moves it, too */
+    sx_atomic32_t waiting;
+    uint32_t worker_slot;
+    uint32_t unused[13];
+    sx_ring_t tasks;
+    sx_ring_t answers;
+} sx_channel_t;
+
+/* The parent sleeps in poll() on an event descriptor and the workers' pidfds; who exchanges `waiting` to 0 pays for the wake. A
+ * worker killed between the exchange and the write wakes the parent by its death. */
+typedef struct {
+    sx_atomic32_t waiting;
+    uint32_t unused[15];
+} sx_hub_t;
+
+enum { SX_READY = 0, SX_STARTED = 1, SX_WITHDRAWN = 2 };
+enum { SX_SPILLED = 1, SX_HAS_LAZY = 2 };
+#define SX_SKIP 0xffffffffu /* kind: nothing here, go on at the start of the ring */
+
+typedef struct {
+    uint64_t birth;
+    uint32_t block;
+    uint32_t lazy; /* answers: 1: the worker keeps its own hold until this record is consumed */
+} sx_posted_name_t;
+
+typedef struct {
+    uint32_t bytes; /* of the record, a multiple of 16 */
+    uint32_t kind;
+    uint64_t call;
+    uint64_t function;
+    sx_atomic32_t claim;
+    uint32_t flags;
+    uint32_t name_count;
+    uint32_t first_bytes; /* the payload has two parts: the function, if it is shipped here, and the rest */
+    uint64_t second_bytes;
+    sx_posted_name_t spill; /* if SPILLED: the names and the parts lie there, not behind this header */
+} sx_record_t;
+static_assert(sizeof(sx_record_t) == 64, "");
+
+/* What a message says, on either side. Pointers into the ring or into the spilled block: valid until popped. */
+typedef struct {
+    uint32_t kind, flags, name_count, first_bytes;
+    uint64_t call, function, second_bytes;
+    const sx_posted_name_t *names;
+    const char *first, *second;
+    sx_posted_name_t spill;
+    uint64_t position;
+    sx_record_t *record;
+} sx_message_t;
+
+/* Producer. A record of `bytes` at *position, not yet visible; -EAGAIN: full. */
+int sx_ring_reserve(sx_ring_t *ring, uint32_t bytes, sx_record_t **record, uint64_t *position);
+void sx_ring_publish(sx_ring_t *ring, uint64_t position, const sx_record_t *record);
+/* Bytes of a record that holds all of this message; 0: it has to be spilled. */
+uint32_t sx_record_bytes(uint32_t name_count, uint64_t first_bytes, uint64_t second_bytes);
+/* Writes names and parts, one behind the other. */
+void sx_record_fill(char *at, const sx_message_t *message);
+
+/* Consumer. 1 and *message; 0: empty; -EBADMSG. `heap` resolves a spilled message, whose block must be held by somebody. */
+int sx_ring_peek(sx_heap_t *heap, sx_ring_t *ring, sx_message_t *message);
+int sx_ring_is_empty(sx_ring_t *ring);
+void sx_ring_pop(sx_ring_t *ring, const sx_message_t *message);
+
+/* The worker begins a task: 1; 0: it was withdrawn. */
+int sx_task_start(const sx_message_t *message);
+/* The parent takes the task at `position` back: 1; 0: the worker has begun it. */
+int sx_task_withdraw(sx_ring_t *ring, uint64_t position);
+/* After certain death: had the worker begun the task at `position`? */
+int sx_task_was_started(sx_ring_t *ring, uint64_t position);
+
+void sx_channel_ring_worker(sx_channel_t *channel, int always); /* after publishing a task; always: after a signal, too */
+/* The worker sleeps until a task is there, the bell is rung, a signal came (-EINTR) or the time is over (-ETIMEDOUT). */
+int sx_channel_wait(sx_channel_t *channel, int64_t nanoseconds);
+void sx_hub_ring(sx_hub_t *hub, int event_fd); /* after publishing an answer */
+
+#endif
