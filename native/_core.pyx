@@ -1,2 +1,7 @@
-# cython: language_level=3, boundscheck=False, wraparound=False
+# cython: language_level=3, boundscheck=False, wraparound=False, freethreading_compatible=False
 """shmexec._core: the thin skin over native/*.c. One part per concept; the C holds the algorithms."""
+
+include "_heap.pxi"
+include "_channel.pxi"
+include "_futex.pxi"
+include "_process.pxi"

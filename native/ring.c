@@ -53,6 +53,34 @@ void sx_ring_publish(sx_ring_t *ring, uint64_t position, const sx_record_t *reco
     SX_STEP();
 }
 
+int sx_task_send(sx_heap_t *heap, sx_channel_t *channel, sx_message_t *message) {
+    sx_record_t *record;
+    char *body = NULL;
+    uint32_t bytes = sx_record_bytes(message->name_count, message->first_bytes, message->second_bytes);
+    int spilled = !bytes;
+    int code = sx_ring_reserve(&channel->tasks, spilled ? (uint32_t)sizeof *record : bytes, &record, &message->position);
+    if (code)
+        return code;
+    if (spilled) {
+        sx_name_t spill;
+        code = sx_heap_alloc(heap, message->name_count * sizeof *message->names + message->first_bytes + message->second_bytes, 0,
+                             &spill, &body);
+        if (code)
+            return code;
+        message->spill = (sx_posted_name_t){spill.birth, spill.block, 0};
+        message->flags |= SX_SPILLED;
+        bytes = sizeof *record;
+    }
+    SX_STEP();
+    *record = (sx_record_t){.bytes = bytes, .kind = message->kind, .call = message->call, .function = message->function,
+                            .flags = message->flags, .name_count = message->name_count, .first_bytes = message->first_bytes,
+                            .second_bytes = message->second_bytes, .spill = message->spill};
+    sx_record_fill(spilled ? body : (char *)(record + 1), message);
+    sx_ring_publish(&channel->tasks, message->position, record);
+    sx_channel_ring_worker(channel, 0);
+    return 0;
+}
+
 int sx_ring_is_empty(sx_ring_t *ring) {
     return sx_load_acquire(&ring->head_position) == sx_load_relaxed(&ring->tail_position);
 }
@@ -141,8 +169,11 @@ void sx_channel_ring_worker(sx_channel_t *channel, int always) {
     }
 }
 
-int sx_channel_wait(sx_channel_t *channel, int64_t nanoseconds) {
-    uint32_t seen = sx_load_acquire(&channel->bell);
+uint32_t sx_channel_bell(sx_channel_t *channel) {
+    return sx_load_acquire(&channel->bell);
+}
+
+int sx_channel_wait(sx_channel_t *channel, uint32_t seen, int64_t nanoseconds) {
     SX_STEP();
     sx_store_relaxed(&channel->waiting, 1);
     sx_fence_seq_cst(); /* SYNC POINT doorbell */
@@ -150,6 +181,15 @@ int sx_channel_wait(sx_channel_t *channel, int64_t nanoseconds) {
     SX_STEP();
     sx_store_relaxed(&channel->waiting, 0);
     return code;
+}
+
+void sx_hub_arm(sx_hub_t *hub) {
+    sx_store_relaxed(&hub->waiting, 1);
+    sx_fence_seq_cst(); /* SYNC POINT doorbell */
+}
+
+void sx_hub_disarm(sx_hub_t *hub) {
+    sx_store_relaxed(&hub->waiting, 0);
 }
 
 void sx_hub_ring(sx_hub_t *hub, int event_fd) {

@@ -89,6 +89,10 @@ uint32_t sx_record_bytes(uint32_t name_count, uint64_t first_bytes, uint64_t sec
 /* Writes names and parts, one behind the other. */
 void sx_record_fill(char *at, const sx_message_t *message);
 
+/* The parent sends a task: names and parts are copied. A message that is too long is spilled into a block of its own, which
+ * message->spill then names and of which the caller has one reference. *position tells where it lies. -EAGAIN, -ENOMEM. */
+int sx_task_send(sx_heap_t *heap, sx_channel_t *channel, sx_message_t *message);
+
 /* Consumer. 1 and *message; 0: empty; -EBADMSG. `heap` resolves a spilled message, whose block must be held by somebody. */
 int sx_ring_peek(sx_heap_t *heap, sx_ring_t *ring, sx_message_t *message);
 int sx_ring_is_empty(sx_ring_t *ring);
@@ -102,8 +106,13 @@ int sx_task_withdraw(sx_ring_t *ring, uint64_t position);
 int sx_task_was_started(sx_ring_t *ring, uint64_t position);
 
 void sx_channel_ring_worker(sx_channel_t *channel, int always); /* after publishing a task; always: after a signal, too */
-/* The worker sleeps until a task is there, the bell is rung, a signal came (-EINTR) or the time is over (-ETIMEDOUT). */
-int sx_channel_wait(sx_channel_t *channel, int64_t nanoseconds);
+/* The worker reads the bell, then looks for signals and whatever else may have come, then sleeps on what it read: until a task is
+ * there, the bell is rung, a signal came (-EINTR) or the time is over (-ETIMEDOUT). */
+uint32_t sx_channel_bell(sx_channel_t *channel);
+int sx_channel_wait(sx_channel_t *channel, uint32_t seen, int64_t nanoseconds);
+/* The parent, before it looks at all the rings one last time and sleeps; and when it is awake. */
+void sx_hub_arm(sx_hub_t *hub);
+void sx_hub_disarm(sx_hub_t *hub);
 void sx_hub_ring(sx_hub_t *hub, int event_fd); /* after publishing an answer */
 
 #endif

@@ -1,0 +1,1 @@
+"""Python objects to bytes and block names, and back."""

@@ -1,0 +1,301 @@
+# Messages between a parent and its workers: what they hold, and the rings that carry them.
+
+from libc.errno cimport EAGAIN, EBADMSG, EINTR
+from libc.stdlib cimport realloc
+from libc.string cimport memset
+
+
+cdef class Holds:
+    """References to blocks, each once: what a message names, kept as long as somebody may still need it."""
+    cdef sx_posted_name_t *names
+    cdef uint32_t count, capacity
+    cdef sx_table_t seen
+
+    def __cinit__(self):
+        self.names = NULL
+        memset(&self.seen, 0, sizeof(self.seen))
+
+    def __dealloc__(self):
+        self.release()
+        free(self.names)
+
+    def __len__(self):
+        return self.count
+
+    def __iter__(self):
+        for i in range(self.count):
+            yield self.names[i].block, self.names[i].birth
+
+    cdef int append(self, uint32_t block, uint64_t birth) except -1:
+        """Takes over a reference that the caller has."""
+        if self.count == self.capacity:
+            wider = realloc(self.names, (self.capacity * 2 + 8) * sizeof(sx_posted_name_t))
+            if wider == NULL:
+                raise MemoryError
+            self.names = <sx_posted_name_t *> wider
+            self.capacity = self.capacity * 2 + 8
+        if sx_table_add(&self.seen, block) == NULL:
+            raise MemoryError
+        self.names[self.count].block = block
+        self.names[self.count].birth = birth
+        self.names[self.count].lazy = 0
+        self.count += 1
+        return 0
+
+    def add(self, uint32_t block, uint64_t birth):
+        """Hold a block that this process holds already."""
+        if sx_table_find(&self.seen, block) == NULL:
+            self.append(block, birth)
+            sx_heap_hold_again(own, block)
+
+    def add_all(self, Holds other):
+        for i in range(other.count):
+            self.add(other.names[i].block, other.names[i].birth)
+
+    cpdef release(self):
+        while self.count > 0:
+            self.count -= 1
+            sx_heap_release(own, self.names[self.count].block)
+        sx_table_clear(&self.seen)
+
+
+cdef class Message:
+    """What came through a ring: the numbers, the two parts of the payload, and holds on the blocks that it names."""
+    cdef readonly uint32_t kind
+    cdef readonly uint64_t call
+    cdef readonly uint64_t function
+    cdef readonly object first   # bytes, or a memoryview of the spilled block
+    cdef readonly object second
+    cdef readonly Holds holds    # None in a worker: the parent holds a task's blocks
+    cdef readonly bint withdrawn # a task that the parent took back: only what it ships along counts
+
+
+cdef int fill(Message message, sx_heap_t *heap, sx_message_t *raw) except -1:
+    cdef Block spill
+    message.kind = raw.kind
+    message.call = raw.call
+    message.function = raw.function
+    if raw.flags & SX_SPILLED:
+        spill = hold_block(heap, raw.spill.block, raw.spill.birth)
+        spill.readonly = True
+        begin = raw.first - sx_heap_start(heap, raw.spill.block)
+        whole = memoryview(spill)
+        message.first = whole[begin:begin + raw.first_bytes]
+        message.second = whole[begin + raw.first_bytes:begin + raw.first_bytes + raw.second_bytes]
+    else:
+        message.first = raw.first[:raw.first_bytes]
+        message.second = raw.second[:raw.second_bytes]
+    return 0
+
+
+class BadMessage(Exception):
+    """A ring holds something that nobody writes: its other side is broken, as good as dead."""
+
+
+cdef class Channel:
+    """The two rings and the bell between a parent and one worker, in one block."""
+    cdef Block block
+    cdef sx_channel_t *channel
+    cdef sx_outbox_t *outbox
+
+    def __cinit__(self, Block block):
+        self.block = block
+        self.channel = <sx_channel_t *> sx_heap_start(block.heap, block.name.block)
+        self.outbox = <sx_outbox_t *> calloc(1, OUTBOX_BYTES)
+        if self.outbox == NULL:
+            raise MemoryError
+
+    def __dealloc__(self):
+        free_outbox(self.outbox)
+
+    @staticmethod
+    def create(uint32_t worker_slot):
+        """The parent's: a new one for the worker that will have this slot."""
+        made = Channel(new_block(sizeof(sx_channel_t), True))
+        made.channel.worker_slot = worker_slot
+        return made
+
+    @staticmethod
+    def open(uint32_t number, uint64_t birth):
+        """The worker's, by the name of the parent's."""
+        return Channel(hold_block(the_heap(), number, birth))
+
+    @property
+    def name(self):
+        return self.block.name.block, self.block.name.birth
+
+    # -- the parent
+
+    def send(self, uint32_t kind, uint64_t call, uint64_t function, Holds holds, bytes first, bytes second):
+        """Publish a task and wake the worker if it sleeps; its position, or None if the ring is full.
+
+        The caller keeps ``holds`` until the answer or the worker's certain death. A long message is copied into a block of
+        its own, which is added to ``holds``.
+        """
+        cdef sx_message_t raw
+        cdef int code
+        memset(&raw, 0, sizeof(raw))
+        raw.kind, raw.call, raw.function = kind, call, function
+        raw.names, raw.name_count = holds.names, holds.count
+        raw.first, raw.first_bytes = first, <uint32_t> len(first)
+        raw.second, raw.second_bytes = second, <uint64_t> len(second)
+        code = sx_task_send(self.block.heap, self.channel, &raw)
+        if code == -EAGAIN:
+            return None
+        if code == -EBADMSG:
+            raise BadMessage("the task ring")
+        check_code(code, raw.second_bytes + raw.first_bytes)
+        if raw.flags & SX_SPILLED:
+            holds.append(raw.spill.block, raw.spill.birth)
+        return raw.position
+
+    def withdraw(self, uint64_t position):
+        """Take a task back that the worker has not begun. False: it has."""
+        return bool(sx_task_withdraw(&self.channel.tasks, position))
+
+    def was_started(self, uint64_t position):
+        """After certain death: had the worker begun the task at this position?"""
+        return bool(sx_task_was_started(&self.channel.tasks, position))
+
+    def has_answer(self):
+        return not sx_ring_is_empty(&self.channel.answers)
+
+    def receive(self):
+        """The next answer, with holds on all that it names, or None. Raises BadMessage."""
+        cdef sx_message_t raw
+        cdef Message message = Message.__new__(Message)
+        cdef Holds holds = Holds.__new__(Holds)
+        cdef uint32_t i
+        cdef int code = sx_ring_peek(self.block.heap, &self.channel.answers, &raw)
+        if code == 0:
+            return None
+        if code < 0:
+            raise BadMessage("the answer ring")
+        try:
+            fill(message, self.block.heap, &raw)
+        except StaleName as error:
+            raise BadMessage("an answer in a block that is gone") from error
+        names = [(raw.names[i].block, raw.names[i].birth) for i in range(raw.name_count)]
+        if sx_outbox_consume(self.block.heap, self.channel, &raw):
+            raise BadMessage("an answer that names a block that is gone")
+        for number, birth in names:
+            holds.append(number, birth)
+        if raw.flags & SX_SPILLED:
+            sx_heap_release(self.block.heap, raw.spill.block)  # message.first and second have their own
+        message.holds = holds
+        return message
+
+    def ring(self):
+        """Wake the worker, whatever it sleeps for."""
+        sx_channel_ring_worker(self.channel, 1)
+
+    # -- the worker
+
+    @property
+    def bell_address(self):
+        return <size_t> &self.channel.bell
+
+    def wait_task(self, int64_t nanoseconds=-1):
+        """Sleep until a task is there, somebody rings, or a signal came. The caller looks at everything again."""
+        cdef int code
+        cdef uint32_t seen = sx_channel_bell(self.channel)
+        PyErr_CheckSignals()  # after the bell was read: a signal that comes later has moved it
+        with nogil:
+            code = sx_channel_wait(self.channel, seen, nanoseconds)
+            sx_outbox_settle(self.block.heap, self.outbox, &self.channel.answers)
+        if code == -EINTR:
+            PyErr_CheckSignals()
+
+    def next_task(self):
+        """Begin the next task, or None. Raises BadMessage.
+
+        A task that the parent has withdrawn comes with its first part only: the blocks that it names may be gone.
+        """
+        cdef sx_message_t raw
+        cdef Message message = Message.__new__(Message)
+        cdef int code = sx_ring_peek(self.block.heap, &self.channel.tasks, &raw)
+        if code == 0:
+            return None
+        if code < 0:
+            raise BadMessage("the task ring")
+        message.withdrawn = not sx_task_start(&raw)
+        if message.withdrawn and raw.flags & SX_SPILLED:
+            raw.first_bytes = 0
+        if message.withdrawn:
+            raw.flags, raw.second_bytes = 0, 0
+        fill(message, self.block.heap, &raw)
+        sx_ring_pop(&self.channel.tasks, &raw)
+        return message
+
+    def answer(self, uint32_t kind, uint64_t call, Holds holds, bytes first, bytes second):
+        """Publish an answer. False: the ring is full, try again after the parent has read. The caller rings the hub."""
+        cdef sx_message_t raw
+        cdef int code
+        memset(&raw, 0, sizeof(raw))
+        raw.kind, raw.call, raw.name_count = kind, call, holds.count
+        raw.first, raw.first_bytes = first, <uint32_t> len(first)
+        raw.second, raw.second_bytes = second, <uint64_t> len(second)
+        code = sx_outbox_publish(self.block.heap, self.outbox, &self.channel.answers, &raw, holds.names)
+        if code == -EAGAIN:
+            return False
+        check_code(code, raw.second_bytes)
+        return True
+
+
+cdef class Hub:
+    """Where the parent's collector sleeps: the word that says so, and the event that wakes it."""
+    cdef Block block
+    cdef sx_hub_t *hub
+    cdef readonly int event
+
+    def __cinit__(self, Block block, int event):
+        self.block = block
+        self.event = event
+        self.hub = <sx_hub_t *> sx_heap_start(block.heap, block.name.block)
+
+    @staticmethod
+    def create(int event):
+        return Hub(new_block(sizeof(sx_hub_t), True), event)
+
+    @staticmethod
+    def open(uint32_t number, uint64_t birth, int event):
+        return Hub(hold_block(the_heap(), number, birth), event)
+
+    @property
+    def name(self):
+        return self.block.name.block, self.block.name.birth
+
+    def arm(self):
+        """Before a last look at the rings and the sleep: from now on who answers writes to the event."""
+        sx_hub_arm(self.hub)
+
+    def disarm(self):
+        sx_hub_disarm(self.hub)
+
+    def ring(self):
+        """After an answer: wake the collector if it sleeps."""
+        cdef int event = self.event
+        with nogil:
+            sx_hub_ring(self.hub, event)
+
+
+cdef extern from "Python.h":
+    int PyErr_CheckSignals() except -1
+
+
+cdef extern from *:
+    """
+    #include "outbox.h"
+    #include <stdlib.h>
+    enum { OUTBOX_BYTES = sizeof(sx_outbox_t) };
+    static void free_outbox(sx_outbox_t *outbox) {
+        if (outbox) {
+            sx_table_clear(&outbox->standing);
+            free(outbox->log);
+            free(outbox);
+        }
+    }
+    """
+    enum:
+        OUTBOX_BYTES
+    void free_outbox(sx_outbox_t *outbox) noexcept

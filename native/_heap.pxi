@@ -1,0 +1,467 @@
+# The heap, its blocks, and NumPy arrays over them.
+
+import os
+
+from shmexec.errors import SharedMemoryFull, StaleName
+
+from cpython.buffer cimport PyBuffer_FillInfo
+from cpython.object cimport PyObject, PyTypeObject
+from libc.errno cimport ENOMEM, ENOSPC, EPERM, ESTALE
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy, strerror
+
+cimport numpy as cnp
+from native cimport *
+
+cnp.import_array()
+
+cdef extern from "<errno.h>" nogil:
+    enum:
+        EOWNERDEAD
+
+cdef extern from "numpy/arrayobject.h":
+    object PyArray_NewFromDescr(PyTypeObject *subtype, cnp.dtype descr, int nd, cnp.npy_intp *dims, cnp.npy_intp *strides,
+                                void *data, int flags, PyObject *obj)
+    PyTypeObject PyArray_Type
+
+cdef enum:
+    MAXDIMS = 64
+
+# The heap of this process tree, and those of others that attach() opened. They are never unmapped: an array may be freed
+# while the interpreter ends.
+cdef sx_heap_t *own = NULL
+cdef list foreign = []  # of Heap
+
+
+cdef int check_code(int code, uint64_t bytes) except -1:
+    """Turns a code of the C into an exception."""
+    if code >= 0:
+        return 0
+    if code == -ENOMEM:
+        raise SharedMemoryFull(full_message(bytes))
+    if code == -ESTALE:
+        raise StaleName("the shared block of this name is gone: the last array on it was dropped before the name was used")
+    if code == -EPERM:
+        raise RuntimeError("this process has no part in the shared heap: it was forked from a worker, or by C code, and sees "
+                           "private copies; start it with multiprocessing's spawn or forkserver to share arrays")
+    if code == -ENOSPC:
+        raise RuntimeError("the shared heap has no place for another process (255 at a time)")
+    if code == -EOWNERDEAD:
+        raise ProcessLookupError("the process that started this one is dead")
+    raise OSError(-code, strerror(-code).decode())
+
+
+cdef str full_message(uint64_t bytes):
+    cdef sx_heap_info_t info
+    if own == NULL:
+        return "the kernel gives no shared memory"
+    sx_heap_info(own, &info)
+    return (f"no shared memory for {bytes:,} bytes more: {info.bytes_in_use:,} are in use and the heap may take "
+            f"{info.bytes_limit:,}. Drop arrays that are no longer needed, or raise max_bytes of the executor")
+
+
+cdef sx_heap_t *the_heap() except NULL:
+    """The heap of this process tree; the first process that needs one makes it."""
+    global own
+    cdef sx_heap_t *heap
+    if own == NULL:
+        kind = os.environ.get("SHMEXEC_SEGMENT", "memfd")
+        if kind != "memfd":
+            raise ValueError(f"SHMEXEC_SEGMENT is {kind!r}; this version has 'memfd'")
+        heap = <sx_heap_t *> calloc(1, sizeof(sx_heap_t))
+        if heap == NULL:
+            raise MemoryError
+        check_code(sx_heap_create(heap, <uint64_t> 1 << 40), 0)
+        adopt_heap(heap)
+    return own
+
+
+cdef int adopt_heap(sx_heap_t *heap) except -1:
+    global own
+    own = heap
+    register_hooks()
+    return 0
+
+
+cdef bint hooks_registered = False
+
+
+cdef int register_hooks() except -1:
+    global hooks_registered
+    if not hooks_registered:
+        os.register_at_fork(before=fork_before, after_in_parent=fork_after_in_parent, after_in_child=fork_after_in_child)
+        hooks_registered = True
+    return 0
+
+
+def fork_before():
+    if own != NULL:
+        sx_fork_before(own)
+    for heap in foreign:
+        sx_fork_before((<Heap> heap).heap)
+
+
+def fork_after_in_parent():
+    if own != NULL:
+        sx_fork_after_in_parent(own)
+    for heap in foreign:
+        sx_fork_after_in_parent((<Heap> heap).heap)
+
+
+def fork_after_in_child():
+    cdef int code = 0
+    if own != NULL:
+        code = sx_fork_after_in_child(own)
+    for heap in foreign:
+        sx_fork_after_in_child((<Heap> heap).heap)
+    if code == -EOWNERDEAD:
+        os._exit(1)  # reaped together with its parent
+
+
+def open_heap():
+    """Make the heap of this process tree if there is none yet; its descriptor, for children to inherit."""
+    return the_heap().segment.fd
+
+
+def heap_is_open():
+    return own != NULL
+
+
+def attach_heap(int fd, uint32_t reserved_slot):
+    """In a worker: take part in the heap of the parent, in the slot that the parent keeps for this process.
+
+    A forked worker has the heap already and came up in its slot in the fork hook.
+    """
+    cdef sx_heap_t *heap
+    if own == NULL:
+        heap = <sx_heap_t *> calloc(1, sizeof(sx_heap_t))
+        if heap == NULL:
+            raise MemoryError
+        check_code(sx_heap_attach(heap, os.dup(fd), reserved_slot), 0)
+        adopt_heap(heap)
+    elif own.me.slot != reserved_slot:
+        raise RuntimeError("this process takes part in another shared heap already")
+    own.is_worker = 1
+
+
+def reserve_slot():
+    """A slot for a worker that is about to be started; this process alone will reap it."""
+    cdef uint32_t slot = sx_slot_reserve(the_heap(), 1)
+    if slot == 0:
+        check_code(-ENOSPC, 0)
+    return slot
+
+
+def reap_slot(uint32_t slot):
+    """Everything that a worker held comes back. Its death is certain, and its answers are read."""
+    cdef int reaped
+    with nogil:
+        reaped = sx_slot_reap(own, slot)
+    return bool(reaped)
+
+
+def expect_fork(uint32_t slot):
+    """The next os.fork() makes the worker of this slot; 0 takes it back."""
+    sx_fork_expect(the_heap(), slot)
+
+
+def reap_dead():
+    """Take back what dead processes held that no pool looks after. The number of them."""
+    cdef uint32_t reaped
+    if own == NULL:
+        return 0
+    with nogil:
+        sx_fork_poll(own)
+        reaped = sx_slot_reap_dead(own)
+    return reaped
+
+
+def set_limit(uint64_t bytes):
+    """Bound the memory of the heap; 0: back to 80 % of the machine's or the cgroup's, whichever is smaller."""
+    sx_store_relaxed(&the_heap().header.bytes_limit, bytes or sx_machine_memory() // 5 * 4)
+
+
+def heap_figures():
+    """(kind, kernel name, in use, resident, limit, blocks, holders, processes)."""
+    cdef sx_heap_info_t info
+    cdef sx_heap_t *heap = the_heap()
+    with nogil:
+        sx_heap_info(heap, &info)
+    return (sx_segment_kind_name(&heap.segment).decode(), kernel_name(heap), info.bytes_in_use, info.bytes_resident,
+            info.bytes_limit, info.blocks, info.holders, info.processes)
+
+
+cdef str kernel_name(sx_heap_t *heap):
+    return f"/proc/{os.getpid()}/fd/{heap.segment.fd}:{sx_segment_inode(&heap.segment)}"
+
+
+def trim_heap():
+    cdef sx_heap_t *heap = own
+    if heap != NULL:
+        with nogil:
+            sx_fork_poll(heap)
+            sx_slot_reap_dead(heap)
+            sx_heap_trim(heap)
+
+
+def answer_trim():
+    """If another process has called trim() since the last time: give the free pages of this one back."""
+    if own != NULL:
+        with nogil:
+            sx_heap_answer_trim(own)
+
+
+def check_heap(bint quiet=True):
+    """The invariants of the heap, executed: None, or the one that is broken."""
+    cdef const char *broken
+    if own == NULL:
+        return None
+    broken = sx_heap_check(own, quiet)
+    return None if broken == NULL else broken.decode()
+
+
+def has_huge_pages():
+    """Whether the kernel gave 2 MiB pages so far: None before the first."""
+    cdef uint64_t tried = own.header.huge_pages if own != NULL else 0
+    return None if tried == 0 else tried == 1
+
+
+# ---- blocks ------------------------------------------------------------------------------------------------------------------
+
+
+cdef class Heap:
+    """The heap of another process tree, opened by attach()."""
+    cdef sx_heap_t *heap
+    cdef readonly uint64_t inode
+
+    def __cinit__(self, str path, uint64_t inode):
+        self.heap = NULL
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        if os.fstat(fd).st_ino != inode:
+            os.close(fd)
+            raise StaleName(f"{path} is not the segment of this name any more")
+        self.inode = inode
+        self.heap = <sx_heap_t *> calloc(1, sizeof(sx_heap_t))
+        if self.heap == NULL:
+            raise MemoryError
+        code = sx_heap_attach(self.heap, fd, 0)
+        if code:
+            free(self.heap)  # the mapping, if there is one, stays: no block in it was held
+            self.heap = NULL
+            os.close(fd)
+            check_code(code, 0)
+        register_hooks()
+
+
+cdef class Block:
+    """One reference to a block of a heap: what an array over it has as its base. Exports the bytes that were asked for."""
+    cdef sx_heap_t *heap
+    cdef sx_name_t name
+    cdef bint readonly
+
+    def __cinit__(self):
+        self.heap = NULL
+
+    def __dealloc__(self):
+        if self.heap != NULL:
+            sx_heap_release(self.heap, self.name.block)
+
+    def __getbuffer__(self, Py_buffer *view, int flags):
+        PyBuffer_FillInfo(view, self, sx_heap_start(self.heap, self.name.block), <Py_ssize_t> self.bytes(), self.readonly, flags)
+
+    def __releasebuffer__(self, Py_buffer *view):
+        pass
+
+    cdef uint64_t bytes(self) noexcept:
+        return sx_heap_bytes(self.heap, self.name.block)
+
+    @property
+    def number(self):
+        return self.name.block
+
+    @property
+    def birth(self):
+        return self.name.birth
+
+
+cdef Block new_block(uint64_t bytes, bint zero):
+    cdef Block block = Block.__new__(Block)
+    cdef sx_heap_t *heap = the_heap()
+    cdef sx_name_t name
+    cdef char *start
+    cdef int code
+    with nogil:
+        code = sx_heap_alloc(heap, bytes, zero, &name, &start)
+    check_code(code, bytes)
+    block.heap = heap
+    block.name = name
+    return block
+
+
+cdef Block hold_block(sx_heap_t *heap, uint32_t number, uint64_t birth):
+    cdef Block block = Block.__new__(Block)
+    cdef sx_name_t name
+    name.block = number
+    name.birth = birth
+    check_code(sx_heap_hold(heap, name), 0)
+    block.heap = heap
+    block.name = name
+    return block
+
+
+def allocate(uint64_t bytes):
+    """A new block, as an object that exports its bytes."""
+    return new_block(bytes, False)
+
+
+def hold(uint32_t number, uint64_t birth, bint readonly=False):
+    """A reference to the block of this name, as an object that exports its bytes. Raises StaleName."""
+    cdef Block block = hold_block(the_heap(), number, birth)
+    block.readonly = readonly
+    return block
+
+
+# ---- arrays ------------------------------------------------------------------------------------------------------------------
+
+
+cdef object array_over(Block block, char *data, cnp.dtype dtype, tuple shape, tuple strides, bint writeable, bint fortran):
+    cdef cnp.npy_intp dims[MAXDIMS]
+    cdef cnp.npy_intp steps[MAXDIMS]
+    cdef int nd = <int> len(shape), i
+    cdef int flags = cnp.NPY_ARRAY_WRITEABLE if writeable else 0
+    if nd > MAXDIMS:
+        raise ValueError(f"an array has at most {MAXDIMS} dimensions, not {nd}")
+    for i in range(nd):
+        dims[i] = shape[i]
+        if strides is not None:
+            steps[i] = strides[i]
+    if fortran:
+        flags |= cnp.NPY_ARRAY_F_CONTIGUOUS
+    cnp.Py_INCREF(dtype)  # PyArray_NewFromDescr steals it
+    array = PyArray_NewFromDescr(&PyArray_Type, dtype, nd, dims, steps if strides is not None else NULL, data, flags, NULL)
+    cnp.set_array_base(array, block)
+    return array
+
+
+def new_array(tuple shape, cnp.dtype dtype, bint fortran, bint zero):
+    """A new array in shared memory; `zero`: filled with zero bytes, else not initialised."""
+    cdef uint64_t bytes = dtype.itemsize
+    for n in shape:
+        bytes *= <uint64_t> n
+    block = new_block(bytes, zero)
+    return array_over(block, sx_heap_start(block.heap, block.name.block), dtype, shape, None, True, fortran)
+
+
+cdef void bounds(cnp.ndarray array, char **low, char **high) noexcept:
+    """The first byte and the one behind the last that the elements touch; an empty array touches none."""
+    cdef char *first = <char *> cnp.PyArray_DATA(array)
+    cdef char *last = first
+    cdef int i
+    cdef cnp.npy_intp reach
+    low[0] = high[0] = first
+    for i in range(cnp.PyArray_NDIM(array)):
+        if cnp.PyArray_DIM(array, i) == 0:
+            return
+        reach = (cnp.PyArray_DIM(array, i) - 1) * cnp.PyArray_STRIDE(array, i)
+        if reach < 0:
+            first += reach
+        else:
+            last += reach
+    low[0] = first
+    high[0] = last + cnp.PyArray_ITEMSIZE(array)
+
+
+def locate(cnp.ndarray array):
+    """(block, birth, offset of the first element) if the array lies in this tree's shared memory, else None."""
+    cdef char *low
+    cdef char *high
+    cdef sx_name_t name
+    if own == NULL:
+        return None
+    bounds(array, &low, &high)
+    if not sx_heap_find(own, low, high, &name):
+        return None
+    return name.block, name.birth, <Py_ssize_t> (<char *> cnp.PyArray_DATA(array) - sx_heap_start(own, name.block))
+
+
+def locate_buffer(const unsigned char[::1] view):
+    """(block, birth, offset) of contiguous bytes, or None."""
+    cdef sx_name_t name
+    cdef const char *low
+    if own == NULL or view.shape[0] == 0:
+        return None
+    low = <const char *> &view[0]
+    if not sx_heap_find(own, low, low + view.shape[0], &name):
+        return None
+    return name.block, name.birth, <Py_ssize_t> (low - sx_heap_start(own, name.block))
+
+
+def locate_foreign(cnp.ndarray array):
+    """As locate(), and the kernel name of the segment: also in heaps of other trees."""
+    cdef char *low
+    cdef char *high
+    cdef sx_name_t name
+    cdef sx_heap_t *heap
+    bounds(array, &low, &high)
+    heaps = list(foreign)
+    for i in range(-1, len(heaps)):
+        heap = own if i < 0 else (<Heap> heaps[i]).heap
+        if heap != NULL and sx_heap_find(heap, low, high, &name):
+            return (kernel_name(heap), name.block, name.birth,
+                    <Py_ssize_t> (<char *> cnp.PyArray_DATA(array) - sx_heap_start(heap, name.block)))
+    return None
+
+
+cdef object rebuild(Block block, Py_ssize_t offset, dtype, tuple shape, tuple strides, bint writeable, bint fortran):
+    cdef char *low
+    cdef char *high
+    cdef char *start = sx_heap_start(block.heap, block.name.block)
+    array = array_over(block, start + offset, cnp.dtype(dtype) if type(dtype) is str else dtype, shape, strides, writeable, fortran)
+    bounds(array, &low, &high)
+    if low < start or high > start + sx_heap_size(block.heap, block.name.block):
+        raise ValueError("the name of a shared array reaches beyond its block")
+    return array
+
+
+def array(uint32_t number, uint64_t birth, Py_ssize_t offset, dtype, tuple shape, tuple strides, bint writeable, bint fortran):
+    """The array of this name: what a pickle of an array in shared memory calls. Raises StaleName."""
+    return rebuild(hold_block(the_heap(), number, birth), offset, dtype, shape, strides, writeable, fortran)
+
+
+def foreign_array(str path, uint64_t inode, uint32_t number, uint64_t birth, Py_ssize_t offset, dtype, tuple shape,
+                  tuple strides, bint writeable, bint fortran):
+    """The array of this name in the segment of whichever process tree. Raises StaleName, FileNotFoundError, PermissionError."""
+    cdef sx_heap_t *heap = NULL
+    cdef Heap opened
+    if own != NULL and sx_segment_inode(&own.segment) == inode:
+        heap = own
+    for other in foreign:
+        if (<Heap> other).inode == inode:
+            heap = (<Heap> other).heap
+    if heap == NULL:
+        opened = Heap(path, inode)
+        foreign.append(opened)
+        heap = opened.heap
+    return rebuild(hold_block(heap, number, birth), offset, dtype, shape, strides, writeable, fortran)
+
+
+def small_array(bytes data, dtype, tuple shape, bint fortran):
+    """A plain, writeable array with these bytes: what a pickle of a small array calls."""
+    cdef cnp.ndarray array = new_plain(dtype, shape, fortran)
+    if cnp.PyArray_NBYTES(array) != len(data):
+        raise ValueError("the bytes of a small array do not fit its shape")
+    memcpy(cnp.PyArray_DATA(array), <const char *> data, len(data))
+    return array
+
+
+cdef cnp.ndarray new_plain(dtype, tuple shape, bint fortran):
+    cdef cnp.npy_intp dims[MAXDIMS]
+    cdef int i
+    cdef cnp.dtype descr = cnp.dtype(dtype) if type(dtype) is str else dtype
+    if len(shape) > MAXDIMS:
+        raise ValueError(f"an array has at most {MAXDIMS} dimensions")
+    for i in range(len(shape)):
+        dims[i] = shape[i]
+    cnp.Py_INCREF(descr)
+    return PyArray_NewFromDescr(&PyArray_Type, descr, <int> len(shape), dims, NULL, NULL,
+                                cnp.NPY_ARRAY_F_CONTIGUOUS if fortran else 0, NULL)

@@ -1,0 +1,137 @@
+"""What exists in native/*.h, for the .pxi parts of _core."""
+
+from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
+
+
+cdef extern from "heap.h" nogil:
+    ctypedef struct sx_identity_t:
+        uint32_t slot
+        uint32_t incarnation
+    ctypedef struct sx_segment_t:
+        int fd
+        uint64_t bytes
+        char *base
+    ctypedef struct sx_header_t:
+        uint64_t identity
+        uint64_t bytes_limit
+        uint32_t huge_pages
+    ctypedef struct sx_heap_t:
+        sx_segment_t segment
+        sx_header_t *header
+        sx_identity_t *me
+        uint32_t extent_count
+        int is_worker
+    ctypedef struct sx_name_t:
+        uint64_t birth
+        uint32_t block
+    ctypedef struct sx_heap_info_t:
+        uint64_t bytes_in_use
+        uint64_t bytes_resident
+        uint64_t bytes_limit
+        uint64_t bytes_virtual
+        uint64_t blocks
+        uint64_t holders
+        uint64_t extents
+        uint64_t processes
+    int sx_heap_create(sx_heap_t *heap, uint64_t data_bytes)
+    int sx_heap_attach(sx_heap_t *heap, int fd, uint32_t reserved_slot)
+    int sx_heap_alloc(sx_heap_t *heap, uint64_t bytes, int zero, sx_name_t *name, char **start)
+    int sx_heap_hold(sx_heap_t *heap, sx_name_t name)
+    void sx_heap_hold_again(sx_heap_t *heap, uint32_t block)
+    void sx_heap_release(sx_heap_t *heap, uint32_t block)
+    int sx_heap_find(sx_heap_t *heap, const char *low, const char *high, sx_name_t *name)
+    int sx_heap_has(const sx_heap_t *heap, const void *address)
+    char *sx_heap_start(const sx_heap_t *heap, uint32_t block)
+    uint64_t sx_heap_bytes(const sx_heap_t *heap, uint32_t block)
+    uint64_t sx_heap_size(const sx_heap_t *heap, uint32_t block)
+    void sx_heap_sweep(sx_heap_t *heap)
+    void sx_heap_trim(sx_heap_t *heap)
+    void sx_heap_answer_trim(sx_heap_t *heap)
+    void sx_heap_info(sx_heap_t *heap, sx_heap_info_t *info)
+    const char *sx_heap_check(sx_heap_t *heap, int quiet)
+    uint64_t sx_load_relaxed(uint64_t *word)
+    void sx_store_relaxed(uint64_t *word, uint64_t value)
+
+cdef extern from "segment.h" nogil:
+    uint64_t sx_segment_inode(const sx_segment_t *segment)
+    uint64_t sx_segment_resident(const sx_segment_t *segment)
+    const char *sx_segment_kind_name(const sx_segment_t *segment)
+
+cdef extern from "owner.h" nogil:
+    uint64_t sx_machine_memory()
+
+cdef extern from "slot.h" nogil:
+    uint32_t sx_slot_reserve(sx_heap_t *heap, int guarded)
+    int sx_slot_reap(sx_heap_t *heap, uint32_t slot)
+    void sx_slot_unguard(sx_heap_t *heap, uint32_t slot)
+    uint32_t sx_slot_reap_dead(sx_heap_t *heap)
+
+cdef extern from "fork.h" nogil:
+    void sx_fork_expect(sx_heap_t *heap, uint32_t slot)
+    void sx_fork_before(sx_heap_t *heap)
+    void sx_fork_after_in_parent(sx_heap_t *heap)
+    int sx_fork_after_in_child(sx_heap_t *heap)
+    void sx_fork_poll(sx_heap_t *heap)
+
+cdef extern from "table.h" nogil:
+    ctypedef struct sx_entry_t:
+        uint32_t count
+    ctypedef struct sx_table_t:
+        uint32_t used
+    sx_entry_t *sx_table_find(const sx_table_t *table, uint32_t block)
+    sx_entry_t *sx_table_add(sx_table_t *table, uint32_t block)
+    void sx_table_clear(sx_table_t *table)
+
+cdef extern from "ring.h" nogil:
+    ctypedef struct sx_ring_t:
+        pass
+    ctypedef struct sx_channel_t:
+        uint32_t bell
+        uint32_t worker_slot
+        sx_ring_t tasks
+        sx_ring_t answers
+    ctypedef struct sx_hub_t:
+        uint32_t waiting
+    ctypedef struct sx_posted_name_t:
+        uint64_t birth
+        uint32_t block
+        uint32_t lazy
+    ctypedef struct sx_record_t:
+        uint32_t bytes
+        uint32_t kind
+    ctypedef struct sx_message_t:
+        uint32_t kind
+        uint32_t flags
+        uint32_t name_count
+        uint32_t first_bytes
+        uint64_t call
+        uint64_t function
+        uint64_t second_bytes
+        const sx_posted_name_t *names
+        const char *first
+        const char *second
+        sx_posted_name_t spill
+        uint64_t position
+    enum:
+        SX_SPILLED
+    int sx_ring_peek(sx_heap_t *heap, sx_ring_t *ring, sx_message_t *message)
+    int sx_ring_is_empty(sx_ring_t *ring)
+    void sx_ring_pop(sx_ring_t *ring, const sx_message_t *message)
+    int sx_task_send(sx_heap_t *heap, sx_channel_t *channel, sx_message_t *message)
+    int sx_task_start(const sx_message_t *message)
+    int sx_task_withdraw(sx_ring_t *ring, uint64_t position)
+    int sx_task_was_started(sx_ring_t *ring, uint64_t position)
+    void sx_channel_ring_worker(sx_channel_t *channel, int always)
+    uint32_t sx_channel_bell(sx_channel_t *channel)
+    int sx_channel_wait(sx_channel_t *channel, uint32_t seen, int64_t nanoseconds)
+    void sx_hub_arm(sx_hub_t *hub)
+    void sx_hub_disarm(sx_hub_t *hub)
+    void sx_hub_ring(sx_hub_t *hub, int event_fd)
+
+cdef extern from "outbox.h" nogil:
+    ctypedef struct sx_outbox_t:
+        pass
+    int sx_outbox_publish(sx_heap_t *heap, sx_outbox_t *outbox, sx_ring_t *ring, sx_message_t *message,
+                          sx_posted_name_t *names)
+    void sx_outbox_settle(sx_heap_t *heap, sx_outbox_t *outbox, sx_ring_t *ring)
+    int sx_outbox_consume(sx_heap_t *heap, sx_channel_t *channel, const sx_message_t *message)

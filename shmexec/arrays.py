@@ -1,0 +1,327 @@
+"""NumPy arrays in shared memory: made, copied there, recognised, named, attached.
+
+The array functions return plain `numpy.ndarray`s. An array owns its memory: the block is free when the last array on it, in any
+process, is gone. There is nothing to close, and an array outlives the pool that it was made with.
+"""
+
+import math
+import operator
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, SupportsIndex
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from shmexec import _core
+from shmexec.errors import NotShareable, StaleName
+
+Order = Literal["C", "F"]
+KeepOrder = Literal["K", "A", "C", "F"]
+ShapeLike = SupportsIndex | Sequence[SupportsIndex]
+
+_LARGEST = 2**63 - 1
+
+
+@dataclass(frozen=True)
+class KernelName:
+    """What an array in shared memory is called in the kernel: small, picklable, printable, and weak.
+
+    A name keeps nothing alive: once the last array on the block is gone, `attach` raises `StaleName`.
+
+    Attributes
+    ----------
+    segment : str
+        Path and inode of the segment, as ``/proc/<pid>/fd/<n>:<inode>``.
+    block, birth : int
+        The block in the segment, and which of its lives.
+    offset : int
+        Bytes from the start of the block to the first element.
+    dtype : numpy.dtype
+    shape, strides : tuple of int
+        Elements, and bytes, for each dimension.
+    writeable : bool
+    """
+
+    segment: str
+    block: int
+    birth: int
+    offset: int
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    writeable: bool
+
+    def __str__(self) -> str:
+        return f"{self.segment}#{self.block}.{self.birth}+{self.offset}"
+
+
+@dataclass(frozen=True)
+class HeapInfo:
+    """The figures of the shared heap; bytes throughout.
+
+    Attributes
+    ----------
+    kind : str
+        Of the kernel segment: ``"memfd"``.
+    kernel_name : str
+        Path and inode of the segment.
+    bytes_in_use : int
+        In blocks that some process holds.
+    bytes_resident : int
+        Memory that the kernel backs the segment with: blocks, recycled warm pages, and the heap's own tables.
+    bytes_limit : int
+        What `bytes_resident` may grow to.
+    blocks, holders : int
+        Blocks in use, and how many processes hold them, added up.
+    processes : int
+        Processes that take part in the heap.
+    """
+
+    kind: str
+    kernel_name: str
+    bytes_in_use: int
+    bytes_resident: int
+    bytes_limit: int
+    blocks: int
+    holders: int
+    processes: int
+
+
+def _checked_dtype(dtype: DTypeLike | None) -> np.dtype[Any]:
+    described = np.dtype(dtype)
+    if described.hasobject or described.char == "T":
+        raise NotShareable(
+            f"dtype {described!r} holds references to Python objects, which mean nothing to another process; "
+            "use a numeric, fixed-width string or structured dtype"
+        )
+    return described
+
+
+def _checked_shape(shape: ShapeLike, itemsize: int) -> tuple[int, ...]:
+    if isinstance(shape, SupportsIndex):
+        dimensions: tuple[int, ...] = (operator.index(shape),)
+    else:
+        dimensions = tuple(map(operator.index, shape))
+    for n in dimensions:
+        if n < 0:
+            raise ValueError(f"shape {dimensions} has a negative dimension")
+    # as NumPy: what overflows without its zeros is refused even if a zero makes the array empty
+    if math.prod(n or 1 for n in dimensions) * max(itemsize, 1) > _LARGEST:
+        raise ValueError(f"shape {dimensions} with {itemsize} bytes an element is larger than any memory")
+    return dimensions
+
+
+def _new(shape: ShapeLike, dtype: DTypeLike | None, order: str, zero: bool) -> NDArray[Any]:
+    if order not in ("C", "F"):
+        raise ValueError(f"order must be 'C' or 'F', not {order!r}")
+    described = _checked_dtype(dtype)
+    if described.itemsize == 0 and described.char in "SU":
+        described = np.dtype(f"{described.char}1")  # as NumPy: an empty string type holds one character
+    made = described
+    dimensions = _checked_shape(shape, described.itemsize)
+    if described.subdtype is not None:
+        made, inner = described.subdtype
+        dimensions += inner
+    return _core.new_array(dimensions, made, order == "F", zero)
+
+
+def empty(shape: ShapeLike, dtype: DTypeLike | None = None, order: Order = "C") -> NDArray[Any]:
+    """A new array in shared memory, not initialised.
+
+    Parameters
+    ----------
+    shape : int or sequence of int
+    dtype : dtype-like, default float64
+        Any but those that hold Python objects.
+    order : {'C', 'F'}
+
+    Returns
+    -------
+    numpy.ndarray
+
+    Raises
+    ------
+    NotShareable
+        For a dtype with Python objects in it.
+    ValueError
+        For a shape that is negative or overflows.
+    SharedMemoryFull
+        If the heap's limit or the machine's memory is reached.
+    """
+    return _new(shape, dtype, order, zero=False)
+
+
+def zeros(shape: ShapeLike, dtype: DTypeLike | None = None, order: Order = "C") -> NDArray[Any]:
+    """A new array in shared memory, filled with zeros. See `empty`."""
+    return _new(shape, dtype, order, zero=True)
+
+
+def ones(shape: ShapeLike, dtype: DTypeLike | None = None, order: Order = "C") -> NDArray[Any]:
+    """A new array in shared memory, filled with ones. See `empty`."""
+    return full(shape, 1, np.float64 if dtype is None else dtype, order)
+
+
+def full(shape: ShapeLike, fill_value: ArrayLike, dtype: DTypeLike | None = None, order: Order = "C") -> NDArray[Any]:
+    """A new array in shared memory, filled with `fill_value`, whose dtype is the default. See `empty`."""
+    array = _new(shape, np.asarray(fill_value).dtype if dtype is None else dtype, order, zero=False)
+    np.copyto(array, fill_value, casting="unsafe")
+    return array
+
+
+def _like(prototype: ArrayLike, dtype: DTypeLike | None, order: str, shape: ShapeLike | None, zero: bool) -> NDArray[Any]:
+    if order not in ("K", "A", "C", "F"):
+        raise ValueError(f"order must be one of 'K', 'A', 'C', 'F', not {order!r}")
+    model = np.asarray(prototype)
+    described = _checked_dtype(model.dtype if dtype is None else dtype)
+    if shape is not None and not isinstance(shape, SupportsIndex):
+        shape = tuple(shape)
+    dimensions = model.shape if shape is None else _checked_shape(shape, described.itemsize)
+    if order in ("C", "F"):
+        return _new(dimensions, described, order, zero)
+    if len(dimensions) != model.ndim or order == "A" or model.flags.c_contiguous or model.flags.f_contiguous:
+        return _new(dimensions, described, "F" if model.flags.fnc else "C", zero)
+    # 'K': the axes in the order of the model's strides, as NumPy does
+    axes = sorted(range(model.ndim), key=lambda axis: -abs(model.strides[axis]))
+    array = _new([dimensions[axis] for axis in axes], described, "C", zero)
+    return array.transpose(np.argsort(axes)) if array.ndim == model.ndim else _new(dimensions, described, "C", zero)
+
+
+def empty_like(
+    prototype: ArrayLike, dtype: DTypeLike | None = None, order: KeepOrder = "K", shape: ShapeLike | None = None
+) -> NDArray[Any]:
+    """A new array in shared memory with the shape and type of another, not initialised. See `numpy.empty_like` and `empty`."""
+    return _like(prototype, dtype, order, shape, zero=False)
+
+
+def zeros_like(
+    a: ArrayLike, dtype: DTypeLike | None = None, order: KeepOrder = "K", shape: ShapeLike | None = None
+) -> NDArray[Any]:
+    """A new array in shared memory with the shape and type of another, filled with zeros."""
+    return _like(a, dtype, order, shape, zero=True)
+
+
+def ones_like(
+    a: ArrayLike, dtype: DTypeLike | None = None, order: KeepOrder = "K", shape: ShapeLike | None = None
+) -> NDArray[Any]:
+    """A new array in shared memory with the shape and type of another, filled with ones."""
+    return full_like(a, 1, dtype, order, shape)
+
+
+def full_like(
+    a: ArrayLike,
+    fill_value: ArrayLike,
+    dtype: DTypeLike | None = None,
+    order: KeepOrder = "K",
+    shape: ShapeLike | None = None,
+) -> NDArray[Any]:
+    """A new array in shared memory with the shape and type of another, filled with `fill_value`."""
+    array = _like(a, dtype, order, shape, zero=False)
+    np.copyto(array, fill_value, casting="unsafe")
+    return array
+
+
+def share(a: ArrayLike) -> NDArray[Any]:
+    """A shared copy of an array, or the array itself if it lies in shared memory already.
+
+    Parameters
+    ----------
+    a : array_like
+        Of any shape and any dtype without Python objects. A Fortran-ordered array stays so.
+
+    Returns
+    -------
+    numpy.ndarray
+        A plain array, whatever subclass `a` is; writeable, unless it is `a` itself.
+
+    Raises
+    ------
+    NotShareable
+        For object arrays and `StringDType`, also inside structured types.
+    SharedMemoryFull
+    """
+    array = np.asarray(a)
+    _checked_dtype(array.dtype)
+    if is_shared(array):
+        return array
+    copy = _like(array, None, "K", None, zero=False)
+    np.copyto(copy, array)
+    return copy
+
+
+def is_shared(a: object) -> bool:
+    """Whether an array, a view of whatever kind included, lies in shared memory."""
+    if not isinstance(a, np.ndarray) or a.dtype.hasobject:
+        return False
+    return _core.locate_foreign(a) is not None
+
+
+def name_of(a: NDArray[Any]) -> KernelName:
+    """The kernel name of an array in shared memory.
+
+    Any process of the same user can `attach` it, as long as this process lives and somebody holds the array: the name alone
+    keeps nothing alive.
+
+    Raises
+    ------
+    NotShareable
+        If the array does not lie in shared memory; see `share`.
+    """
+    if not isinstance(a, np.ndarray):
+        raise NotShareable(f"only an array has a kernel name, not {type(a).__name__}")
+    place = None if a.dtype.hasobject else _core.locate_foreign(a)
+    if place is None:
+        raise NotShareable("this array does not lie in shared memory; shmexec.share(a) makes a copy that does")
+    segment, block, birth, offset = place
+    return KernelName(segment, block, birth, offset, a.dtype, a.shape, a.strides, a.flags.writeable)
+
+
+def attach(name: KernelName) -> NDArray[Any]:
+    """The array that a kernel name stands for: the same memory, no copy.
+
+    Raises
+    ------
+    TypeError
+        If `name` is not what `name_of` returned.
+    StaleName
+        If the array is gone, or the process that gave the name is.
+    PermissionError
+        If it belongs to another user.
+    """
+    if not isinstance(name, KernelName):
+        raise TypeError(f"attach takes what name_of returned, not {type(name).__name__}")
+    segment = re.fullmatch(r"(/proc/\d+/fd/\d+):(\d+)", name.segment)
+    if not segment:
+        raise StaleName(f"{name.segment!r} is not the name of a segment")
+    path, inode = segment[1], int(segment[2])
+    try:
+        return _core.foreign_array(
+            path,
+            inode,
+            name.block,
+            name.birth,
+            name.offset,
+            name.dtype,
+            name.shape,
+            name.strides,
+            name.writeable,
+            False,
+        )
+    except FileNotFoundError as error:
+        raise StaleName(f"{path} is gone: the process that gave this name has ended, or closed it") from error
+
+
+def heap_info() -> HeapInfo:
+    """The figures of the shared heap of this process tree, after taking back what dead processes held."""
+    _core.reap_dead()
+    return HeapInfo(*_core.heap_figures())
+
+
+def trim() -> None:
+    """Give the pages of all free shared memory back to the kernel, at once.
+
+    Freed arrays otherwise leave their pages warm for the next ones. Other processes of the tree give up theirs when they
+    allocate or wake the next time.
+    """
+    _core.trim_heap()

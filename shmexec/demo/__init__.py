@@ -1,0 +1,1 @@
+"""The demonstration: one picture pipeline through two executors, measured side by side."""

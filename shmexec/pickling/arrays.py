@@ -1,0 +1,149 @@
+"""How an array crosses: by name, copied into shared memory, inside the message, or by file.
+
+What follows from DESIGN's table "what crosses, and how": an array in shared memory keeps its writeable flag, since both sides see
+the same bytes; a plain one arrives as a private, writeable copy, whatever its size.
+"""
+
+import mmap
+import os
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shmexec import _core
+
+Reduced = tuple[Any, ...]
+
+# Measured break-even of "copy into a block" against "inside the message": 8-32 KiB on 2 MiB pages, 64 KiB on 4 KiB pages.
+THRESHOLD = 32 << 10
+_THRESHOLD_SMALL_PAGES = 64 << 10
+
+
+class Account(Protocol):
+    """Whoever dumps: takes a hold on each block that is named, and counts bytes."""
+
+    holds: _core.Holds
+    bytes_by_name: int
+    bytes_copied: int
+
+
+def threshold() -> int:
+    """Bytes from which on an array is copied into shared memory instead of into the message."""
+    return _THRESHOLD_SMALL_PAGES if _core.has_huge_pages() is False else THRESHOLD
+
+
+def reduce_array(array: NDArray[Any], account: Account) -> Reduced | None:
+    """What stands for an array in a pickle, or None: it is pickled as any object is."""
+    if array.dtype.hasobject or array.dtype.char == "T":
+        return None
+    kind = type(array)
+    if kind is np.ndarray:
+        return _reduce_plain(array, account)
+    if kind is np.memmap and (reduced := _reduce_memmap(array)) is not None:
+        return reduced
+    return _reduce_subclass(array)
+
+
+def _reduce_plain(array: NDArray[Any], account: Account) -> Reduced:
+    size = array.nbytes
+    if array.size:
+        place = _core.locate(array)
+        if place is not None:
+            account.bytes_by_name += size
+            return _by_name(array, place, array.flags.writeable, account)
+        if size >= threshold():
+            account.bytes_copied += size
+            copy = _core.new_array(array.shape, array.dtype, array.flags.fnc, False)
+            np.copyto(copy, array)
+            place = _core.locate(copy)
+            assert place is not None
+            return _by_name(copy, place, True, account)
+    account.bytes_copied += size
+    fortran = array.flags.fnc
+    return _core.small_array, (array.tobytes("F" if fortran else "C"), _dtype_token(array.dtype), array.shape, fortran)
+
+
+def _by_name(array: NDArray[Any], place: tuple[int, int, int], writeable: bool, account: Account) -> Reduced:
+    block, birth, offset = place
+    account.holds.add(block, birth)
+    flags = array.flags
+    strides = None if flags.c_contiguous or flags.f_contiguous else array.strides
+    token = _dtype_token(array.dtype)
+    return _core.array, (block, birth, offset, token, array.shape, strides, writeable, flags.fnc)
+
+
+def _dtype_token(dtype: np.dtype[Any]) -> np.dtype[Any] | str:
+    """The type as text where that says all of it: shorter, and much faster to pickle."""
+    return dtype.str if dtype.isbuiltin == 1 and dtype.kind in "biufc" and dtype.metadata is None else dtype
+
+
+# ---- subclasses ------------------------------------------------------------------------------------------------------------------
+
+
+def _reduce_subclass(array: NDArray[Any]) -> Reduced | None:
+    kind = type(array)
+    masked = isinstance(array, np.ma.MaskedArray)
+    own_way = np.ma.MaskedArray if masked else np.ndarray
+    for name in "__reduce__", "__reduce_ex__", "__setstate__":
+        if getattr(kind, name) is not getattr(own_way, name) and kind is not np.memmap:
+            return None  # it knows better how it is pickled
+    return _subclass, (kind, array.view(np.ndarray), getattr(array, "__dict__", None) if kind is not np.memmap else None)
+
+
+def _subclass(kind: type[NDArray[Any]], array: NDArray[Any], attributes: dict[str, Any] | None) -> NDArray[Any]:
+    made = array.view(kind)
+    if attributes:
+        made.__dict__.update(attributes)
+    return made
+
+
+# ---- memmap: by file -----------------------------------------------------------------------------------------------------------
+
+
+def _reduce_memmap(array: Any) -> Reduced | None:
+    """By file, offset and mode; None if the file cannot say what the array holds (a copy is made then)."""
+    mapping, path = getattr(array, "_mmap", None), array.filename
+    if mapping is None or path is None or array.mode not in ("r", "r+", "w+") or not array.size:
+        return None  # mode "c": what was written is in no file
+    low, high = np.lib.array_utils.byte_bounds(array) if hasattr(np.lib, "array_utils") else np.byte_bounds(array)
+    start = np.frombuffer(mapping, np.uint8).ctypes.data
+    try:
+        size = os.stat(path).st_size
+    except OSError:
+        return None
+    # the mapping begins at a multiple of the granularity, the array behind it
+    offset = array.offset - array.offset % mmap.ALLOCATIONGRANULARITY + low - start
+    if low < start or offset + high - low > size:
+        return None
+    first = array.ctypes.data - low
+    return _memmap, (
+        os.fspath(path),
+        "r" if array.mode == "r" else "r+",
+        offset,
+        high - low,
+        first,
+        array.dtype,
+        array.shape,
+        array.strides,
+        array.flags.writeable,
+    )
+
+
+def _memmap(
+    path: str,
+    mode: Any,
+    offset: int,
+    size: int,
+    first: int,
+    dtype: np.dtype[Any],
+    shape: tuple[int, ...],
+    strides: tuple[int, ...],
+    writeable: bool,
+) -> Any:
+    whole = np.memmap(path, np.uint8, mode, offset, (size,))
+    made: Any = np.ndarray(shape, dtype, whole, first, strides).view(np.memmap)
+    made._mmap, made.filename, made.mode, made.offset = whole._mmap, whole.filename, mode, whole.offset  # type: ignore[attr-defined]
+    if not writeable:
+        made.flags.writeable = False
+    return made

@@ -1,0 +1,39 @@
+"""How the buffers of PEP 574 cross: pandas, Arrow and whoever else hands `pickle.PickleBuffer`s out, each as an array would."""
+
+import pickle
+from collections.abc import Iterable
+
+from shmexec import _core
+from shmexec.pickling.arrays import Account, threshold
+
+Place = tuple[int, int, int, int, bool]  # block, birth, offset, bytes, read-only
+
+
+def place_buffer(buffer: pickle.PickleBuffer, account: Account) -> Place | None:
+    """Where the bytes lie in shared memory, copied there if they were not; None: they go inside the message."""
+    try:
+        view = buffer.raw()
+    except BufferError:  # not contiguous
+        return None
+    if view.nbytes < threshold() and (not view.nbytes or _core.locate_buffer(view) is None):
+        account.bytes_copied += view.nbytes
+        return None
+    place = _core.locate_buffer(view)
+    if place is not None:
+        account.bytes_by_name += view.nbytes
+    else:
+        account.bytes_copied += view.nbytes
+        block = _core.allocate(view.nbytes)
+        memoryview(block)[:] = view
+        place = block.number, block.birth, 0
+    number, birth, offset = place
+    account.holds.add(number, birth)
+    return number, birth, offset, view.nbytes, view.readonly
+
+
+def open_places(places: Iterable[Place]) -> list[memoryview]:
+    """The receiver's half: the same bytes."""
+    return [
+        memoryview(_core.hold(number, birth, readonly))[offset : offset + size]  # type: ignore[arg-type]
+        for number, birth, offset, size, readonly in places
+    ]

@@ -1,0 +1,75 @@
+"""How an exception crosses: with its remote traceback; and what stands for one that cannot."""
+
+import pickle
+import traceback
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from shmexec.pickling.pickler import Packed, dump, load
+
+
+class RemoteTraceback(Exception):
+    """The traceback in the worker, as text: the cause of the exception that the caller sees."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+    def __str__(self) -> str:
+        return f'\n"""\n{self.text}"""'
+
+
+def pack_exception(error: BaseException) -> Packed:
+    """An exception as (its pickle or None, why not, what it says, its traceback)."""
+    text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    says = "".join(traceback.format_exception_only(type(error), error)).strip()
+    try:
+        packed = dump(error)
+    except Exception as reason:
+        return dump((None, f"{type(reason).__name__}: {reason}", says, text))
+    outer = dump((packed.data, "", says, text))
+    return Packed(outer.data, packed.holds, packed.bytes_by_name, packed.bytes_copied)
+
+
+def load_exception(data: bytes | memoryview) -> BaseException:
+    """The exception, with the remote traceback as its cause; if it cannot be had, one that says why and what it was."""
+    pickled, reason, says, text = load(data)
+    error: BaseException | None = None
+    if pickled is not None:
+        try:
+            error = load(pickled)
+        except Exception as unpickling:
+            reason = f"{type(unpickling).__name__}: {unpickling}"
+    if not isinstance(error, BaseException):
+        error = pickle.PicklingError(f"the call raised an exception that cannot be sent back ({reason}): {says}")
+    error.__cause__ = RemoteTraceback(text)
+    return error
+
+
+def explain(error: Exception, what: str) -> Exception:
+    """The same kind of error, saying what could not be pickled."""
+    message = f"{what} cannot be pickled: {error}" if str(error) else f"{what} cannot be pickled"
+    kept = (pickle.PicklingError, TypeError, AttributeError)
+    made = type(error)(message) if type(error) in kept else pickle.PicklingError(f"{message} ({type(error).__name__})")
+    made.__cause__ = error
+    return made
+
+
+def find_unpicklable(function: Callable[..., Any], args: Iterable[Any], kwargs: dict[str, Any]) -> str:
+    """Which part of a call cannot be pickled, in words."""
+    name = name_of(function)
+    parts = [(f"the function {name}", function)]
+    parts += [(f"argument {i} of {name} (of type {type(value).__name__})", value) for i, value in enumerate(args)]
+    parts += [(f"argument {key!r} of {name} (of type {type(value).__name__})", value) for key, value in kwargs.items()]
+    for what, value in parts:
+        try:
+            dump(value)
+        except Exception:
+            return what
+    return f"the call of {name}"
+
+
+def name_of(function: Callable[..., Any]) -> str:
+    """What a person calls this function."""
+    inner = getattr(function, "func", function)
+    return str(getattr(inner, "__qualname__", None) or getattr(inner, "__name__", None) or type(function).__name__)

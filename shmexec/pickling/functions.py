@@ -1,0 +1,127 @@
+"""How the function of a call crosses: by reference if it can be imported, else by value; shipped once per worker.
+
+A function by reference is resolved once in each worker. One by value (a lambda, a closure, a function of `__main__`, a partial, a
+bound method) is pickled for each call, since what it closes over may have changed; its bytes are shipped once, and loaded anew for
+each call, so that no call sees what another did to the captured values. A function whose bytes are long or name blocks is shipped with
+each call: a cache would keep its arrays alive.
+
+Both sides keep the same least-recently-used table, moved by the same sequence of messages, so neither has to tell the other what it
+has forgotten.
+"""
+
+import hashlib
+import itertools
+import pickle
+import sys
+import types
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+import cloudpickle
+
+from shmexec import _core
+from shmexec.pickling.pickler import Packed, dump, load
+
+_BY_REFERENCE = b"R"
+_BY_VALUE = b"V"
+_LONGEST_KEPT = 16 << 10
+_TABLE_SIZE = 256
+_REFERABLE = (types.FunctionType, types.BuiltinFunctionType, type)
+
+
+class FunctionTable:
+    """The parent's: numbers for functions. Not thread-safe: the pool calls it under its lock, or from one thread."""
+
+    def __init__(self) -> None:
+        self._numbers = itertools.count(1)
+        self._by_reference: dict[tuple[str, str], tuple[object, int, bytes]] = {}
+        self._by_value: OrderedDict[bytes, int] = OrderedDict()
+
+    def pack(self, function: Callable[..., Any]) -> tuple[int, Packed]:
+        """(number, bytes); number 0: shipped with each call."""
+        if is_importable(function):
+            name = function.__module__, function.__qualname__
+            known = self._by_reference.get(name)
+            if known is None or known[0] is not function:
+                known = function, next(self._numbers), _BY_REFERENCE + pickle.dumps(function, 5)
+                self._by_reference[name] = known
+            return known[1], Packed(known[2], _core.Holds())
+        packed = dump(function)
+        data = _BY_VALUE + packed.data
+        if len(packed.holds) or len(data) > _LONGEST_KEPT:
+            return 0, Packed(data, packed.holds, packed.bytes_by_name, packed.bytes_copied)
+        digest = hashlib.blake2b(data, digest_size=16).digest()
+        number = self._by_value.pop(digest, 0) or next(self._numbers)
+        self._by_value[digest] = number
+        if len(self._by_value) > _TABLE_SIZE:
+            self._by_value.popitem(last=False)
+        return number, Packed(data, packed.holds)
+
+
+def is_importable(function: object) -> bool:
+    """Whether another process finds this very function by importing its module."""
+    if type(function) not in _REFERABLE:
+        return False
+    module, path = getattr(function, "__module__", None), getattr(function, "__qualname__", "")
+    found: Any = sys.modules.get(module or "")
+    if module in (None, "__main__", "__mp_main__") or found is None or "<" in path:
+        return False
+    if any(module == name or module.startswith(name + ".") for name in cloudpickle.list_registry_pickle_by_value()):
+        return False
+    for part in path.split("."):
+        found = getattr(found, part, None)
+    return found is function
+
+
+class _Recent:
+    """Which functions a worker has: the same on both sides."""
+
+    def __init__(self) -> None:
+        self._table: OrderedDict[int, Any] = OrderedDict()
+
+    def use(self, number: int) -> bool:
+        if number not in self._table:
+            return False
+        self._table.move_to_end(number)
+        return True
+
+    def add(self, number: int, value: Any) -> None:
+        self._table[number] = value
+        if len(self._table) > _TABLE_SIZE:
+            self._table.popitem(last=False)
+
+    def get(self, number: int) -> Any:
+        return self._table[number]
+
+
+class Shipped(_Recent):
+    """The parent's record of what one worker was sent."""
+
+    def part_to_ship(self, number: int, data: bytes) -> bytes:
+        """The bytes that go with this call: none if the worker has the function."""
+        if number == 0:
+            return data
+        if self.use(number):
+            return b""
+        self.add(number, None)
+        return data
+
+
+class Received(_Recent):
+    """The worker's functions."""
+
+    def note(self, number: int, shipped: bytes | memoryview) -> None:
+        """What came with a message; also with one that was withdrawn."""
+        if number and not self.use(number):
+            self.add(number, bytes(shipped))
+
+    def resolve(self, number: int, shipped: bytes | memoryview) -> Callable[..., Any]:
+        """The function of a call. Raises whatever its import or its unpickling raises."""
+        known = self.get(number) if number else bytes(shipped)
+        if callable(known):
+            return known  # type: ignore[no-any-return]
+        function = load(known[1:])
+        if number and known[:1] == _BY_REFERENCE:
+            self._table[number] = function
+        return function  # type: ignore[no-any-return]

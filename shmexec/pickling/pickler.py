@@ -1,0 +1,106 @@
+"""Objects to bytes and holds, and back.
+
+Purpose: one `dump` and one `load` for arguments, results, functions and exceptions.
+Guarantees: a `Packed` holds every block that its bytes name, until it is released; `load` of bytes whose blocks somebody holds
+    never finds a stale name. What lives in `__main__` or has no name to import it by goes by value (cloudpickle).
+Assumptions: the bytes come from a process of the same tree. Loading runs the code that they name, as pickle always does.
+"""
+
+import io
+import pickle
+from dataclasses import dataclass
+from typing import Any
+
+import cloudpickle
+import numpy as np
+
+from shmexec import _core
+from shmexec.pickling import arrays, buffers
+
+# What pickle writes by itself in C, with nothing in it that could name a block or live in __main__.
+_ATOMS = frozenset({int, float, complex, str, bytes, bool, type(None)})
+_WITH_BUFFERS = b"B"
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """Bytes on their way, the blocks that they name, and how many bytes of data went by name or were copied."""
+
+    data: bytes
+    holds: _core.Holds
+    bytes_by_name: int = 0
+    bytes_copied: int = 0
+
+
+class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+    def __init__(self, file: io.BytesIO) -> None:
+        super().__init__(file, protocol=5, buffer_callback=self._place)
+        self.holds = _core.Holds()
+        self.places: list[buffers.Place] = []
+        self.bytes_by_name = 0
+        self.bytes_copied = 0
+
+    def reducer_override(self, obj: Any) -> Any:
+        if isinstance(obj, np.ndarray):
+            reduced = arrays.reduce_array(obj, self)
+            return NotImplemented if reduced is None else reduced
+        return super().reducer_override(obj)
+
+    def _place(self, buffer: pickle.PickleBuffer) -> bool:
+        place = buffers.place_buffer(buffer, self)
+        if place is not None:
+            self.places.append(place)
+        return place is None  # true: inside the message
+
+
+def is_plain(values: tuple[Any, ...]) -> bool:
+    """Whether pickle alone says all of these."""
+    return all(type(value) in _ATOMS for value in values)
+
+
+def dump(obj: Any) -> Packed:
+    """Pickle an object; its arrays by name, or copied into shared memory from the threshold up.
+
+    Raises
+    ------
+    Exception
+        Whatever the object's own code raises, `pickle.PicklingError`, `SharedMemoryFull`.
+    """
+    if type(obj) in _ATOMS or (type(obj) is tuple and is_plain(obj)):
+        data = pickle.dumps(obj, 5)
+        return Packed(data, _core.Holds(), 0, 0)
+    file = io.BytesIO()
+    pickler = _Pickler(file)
+    pickler.dump(obj)
+    data = file.getvalue()
+    if pickler.places:
+        data = b"".join((_WITH_BUFFERS, pickle.dumps(pickler.places, 5), data))
+    return Packed(data, pickler.holds, pickler.bytes_by_name, pickler.bytes_copied)
+
+
+def load(data: bytes | memoryview) -> Any:
+    """What `dump` was given."""
+    if bytes(data[:1]) != _WITH_BUFFERS:
+        return pickle.loads(data)
+    file = io.BytesIO(data)
+    file.seek(1)
+    places = pickle.load(file)
+    return pickle.Unpickler(file, buffers=buffers.open_places(places)).load()
+
+
+def array_reducer(holds: _core.Holds) -> Any:
+    """A `reducer_override` for other picklers (a worker's start): arrays by name, held by `holds`; all else is theirs."""
+
+    @dataclass
+    class Kept:
+        holds: _core.Holds
+        bytes_by_name: int = 0
+        bytes_copied: int = 0
+
+    account = Kept(holds)
+
+    def reduce(obj: object) -> Any:
+        reduced = arrays.reduce_array(obj, account) if isinstance(obj, np.ndarray) else None
+        return NotImplemented if reduced is None else reduced
+
+    return reduce

@@ -1,0 +1,194 @@
+"""The parent's side of the fork server, and who shares it.
+
+Purpose: one fork server per process and list of preloaded modules, shared by all launchers, there as long as
+one of them is open.
+Guarantees: a fork server that has died is replaced by the next start; it is stopped and reaped when the last
+launcher lets it go; a process that the user forks has nothing to do with its parent's.
+Assumptions: whoever stops the last launcher has joined its workers: their exit statuses are lost with the
+server.
+
+What `shmexec.worker.zygote` says about the conversation is binding; this side only knows its name.
+"""
+
+import atexit
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from multiprocessing import process, spawn, util
+from typing import Any
+
+from shmexec.pool.worker_process import open_pidfd
+from shmexec.transport.launch import receive_with_descriptors
+
+COMMAND = """\
+import sys
+sys.path[:] = {path!r}
+from shmexec.worker.zygote import main
+main({control}, {owner}, {preload!r})
+"""
+# then SIGKILL: it may be stuck in the import of a module, and holds nothing that anyone needs
+STOP_SECONDS = 5.0
+
+_process: Any = process  # for what typeshed does not declare
+_util: Any = util
+
+
+@contextmanager
+def signals_blocked() -> Iterator[None]:
+    """For this thread, and so for what it starts: SIGTERM and SIGINT wait until a handler is ready."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class ForkServer:
+    """A fork server: not started, started, or dead and not noticed yet."""
+
+    def __init__(self, preload: Sequence[str]) -> None:
+        self.users = 0  # guarded by the registry's lock
+        self._preload = tuple(preload)
+        self._lock = threading.Lock()  # for what follows; nobody waits for an answer while holding it
+        self._control: socket.socket | None = None
+        self._pidfd = -1
+
+    def start(self) -> None:
+        """Begin to start it, unless it has been started."""
+        with self._lock:
+            self._started()
+
+    def fork(self) -> tuple[socket.socket, int, int]:
+        """Fork a child that waits for descriptors: the link to it, its pid, a pidfd.
+
+        Raises
+        ------
+        OSError
+            If the server dies twice, which it does when it cannot be started at all.
+        """
+        for _ in range(2):
+            with ExitStack() as undo:
+                ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+                undo.enter_context(ours)
+                with self._lock:
+                    control = self._started()
+                    with theirs:
+                        try:
+                            socket.send_fds(control, [b"f"], [theirs.fileno()])
+                        except ConnectionError:
+                            pass  # the answer will be the end of file
+                try:
+                    answer, (pidfd,) = receive_with_descriptors(ours, 8, 1)
+                except (EOFError, ConnectionError):
+                    self._bury(control)
+                    continue
+                undo.pop_all()
+                return ours, int.from_bytes(answer, "little"), pidfd
+        raise OSError("the fork server died while it was starting a worker; see its standard error")
+
+    def stop(self) -> None:
+        """End it, and wait until it has ended."""
+        with self._lock:
+            if self._control is not None:
+                try:
+                    self._control.send(b"q")  # not just close: a forked child may hold a copy of the socket
+                except ConnectionError:
+                    pass
+                self._reap(STOP_SECONDS)
+
+    def forget(self) -> None:
+        """In a forked child: the server is the parent's."""
+        self._lock = threading.Lock()  # another thread may have held it
+        self.users = 0
+        if self._control is not None:
+            self._control.close()
+            os.close(self._pidfd)
+            self._control = None
+
+    def _started(self) -> socket.socket:
+        if self._control is not None:
+            return self._control
+        with ExitStack() as ends:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            undo = ends.enter_context(ExitStack())
+            undo.enter_context(ours)
+            ends.enter_context(theirs)
+            owner = open_pidfd(os.getpid())
+            ends.callback(os.close, owner)
+            command = COMMAND.format(
+                path=search_path(), control=theirs.fileno(), owner=owner, preload=self._preload
+            )
+            executable = os.fsdecode(spawn.get_executable())
+            arguments = [executable, *_util._args_from_interpreter_flags(), "-c", command]
+            with signals_blocked():
+                pid = _util.spawnv_passfds(os.fsencode(executable), arguments, [theirs.fileno(), owner])
+            self._pidfd = open_pidfd(pid)
+            self._control = ours
+            undo.pop_all()
+        return ours
+
+    def _bury(self, control: socket.socket) -> None:
+        """Reap a server that has gone, unless another thread has done that and started a new one."""
+        with self._lock:
+            if self._control is control:
+                self._reap(0.0)
+
+    def _reap(self, grace: float) -> None:
+        assert self._control is not None, "only what was started is reaped"
+        poll = select.poll()
+        poll.register(self._pidfd, select.POLLIN)
+        if not poll.poll(grace * 1000):
+            try:
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        try:
+            os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)
+        except ChildProcessError:
+            pass  # somebody else has
+        self._control.close()
+        os.close(self._pidfd)
+        self._control = None
+
+
+def search_path() -> list[str]:
+    """``sys.path`` for a process with another working directory, as multiprocessing sends it."""
+    return [path or _process.ORIGINAL_DIR or "" for path in sys.path]
+
+
+# ---- who shares it ----
+
+_servers: dict[tuple[str, ...], ForkServer] = {}
+_servers_lock = threading.Lock()
+
+
+def hold(preload: Sequence[str]) -> ForkServer:
+    """The fork server with these modules, which stays until `let_go`."""
+    with _servers_lock:
+        server = _servers.setdefault(tuple(preload), ForkServer(preload))
+        server.users += 1
+        return server
+
+
+def let_go(server: ForkServer) -> None:
+    """End one use; the last one stops the server."""
+    with _servers_lock:
+        server.users -= 1
+        if server.users == 0:
+            server.stop()
+
+
+def _forget_all() -> None:
+    global _servers_lock
+    _servers_lock = threading.Lock()
+    for server in _servers.values():
+        server.forget()
+
+
+os.register_at_fork(after_in_child=_forget_all)
+atexit.register(_forget_all)  # a launcher that nobody closed: the server sees the end of file

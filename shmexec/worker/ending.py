@@ -1,0 +1,208 @@
+"""How a worker ends: what ``sys.exit`` would run, runs; what it inherited by fork is left alone. One way for
+all start methods.
+
+Purpose: `serve` runs the worker's life, `leave` is its end: join threads, run exit handlers, let go of what
+this process made, ``exit(3)`` with the interpreter whole.
+Guarantees: `leave` never returns and nothing unwinds past it. SIGTERM ends a life once; one that comes during
+the end is ignored.
+Assumptions: `serve` and `leave` run in the main thread; SIGTERM and SIGINT have been blocked since the
+process exists.
+
+Rejected: ``Py_FinalizeEx``. In a forked child it destroys the parent's objects (temporary files, buffers),
+copies every page of the interpreter, and crashes in 3.13.0 if the fork was not in the main thread; C exit
+handlers that call Python crash after it.
+"""
+
+import atexit
+import gc
+import io
+import os
+import signal
+import sys
+import threading
+import types
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn
+
+from shmexec import _core
+
+TERM_CODE = 128 + signal.SIGTERM  # as a shell reports it
+EXIT_SECONDS = 5.0  # for C exit handlers: OpenBLAS's waits for its threads, which may wait for ours
+
+_threading: Any = threading  # for what threading does not declare
+_ending = False
+_code = 0
+
+
+# ---- the worker's life ----
+
+
+def _on_term(signum: int, frame: types.FrameType | None) -> None:
+    """Leave whatever is being done, once."""
+    global _ending
+    if not _ending:
+        _ending = True
+        raise SystemExit(TERM_CODE)
+
+
+def _on_int(signum: int, frame: types.FrameType | None) -> None:
+    """Do nothing: Ctrl-C goes to the whole foreground group, and the parent decides.
+
+    Not SIG_IGN: programs that a task starts would inherit it.
+    """
+
+
+def serve(work: Callable[[], None], owner: int, *, grace: float = 10.0) -> None:
+    """Run ``work`` until it returns, SIGTERM comes or the owner is dead. The caller only has to unwind, then
+    `leave`.
+
+    Parameters
+    ----------
+    work : callable
+        Lasts as long as the worker.
+    owner : int
+        A pidfd of the process that this one must not outlive.
+    grace : float
+        Seconds from the owner's death to ``_exit``, whatever the clean-up is doing.
+    """
+    gc.freeze()  # from now on gc.get_objects() lists only what is made while serving
+    signal.signal(signal.SIGTERM, _on_term)
+    signal.signal(signal.SIGINT, _on_int)
+    signal.siginterrupt(signal.SIGINT, False)
+    os.register_at_fork(after_in_child=_be_no_worker)
+    _core.watch_owner(owner, -1, signal.SIGTERM, grace, TERM_CODE)
+    try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT))
+        work()
+    finally:
+        _begin_end()
+
+
+def ring_on_term(address: int) -> None:
+    """Let SIGTERM also increment the 32-bit word at ``address`` and wake who sleeps on it (0: no longer).
+
+    To be called within `serve`.
+
+    The loop that sleeps reads the word, calls `raise_if_ending` or any other Python, and sleeps on what it
+    read: a SIGTERM that comes after Python looked for signals has changed the word, so the sleep ends at
+    once.
+    """
+    _core.signal_bell(signal.SIGTERM, address)
+
+
+def is_ending() -> bool:
+    """Whether this process has been told to end, or ends.
+
+    The loop that runs tasks asks after each: code that catches BaseException, or a ``__del__`` in which the
+    signal was handled, swallows the SystemExit.
+    """
+    return _ending
+
+
+def raise_if_ending() -> None:
+    """SystemExit, again, if this process has been told to end."""
+    if _ending:
+        raise SystemExit(TERM_CODE)
+
+
+def _be_no_worker() -> None:
+    """In a process that a task forked: SIGTERM and Ctrl-C mean what they mean everywhere."""
+    global _ending
+    _ending = False
+    for signum, ours, usual in (
+        (signal.SIGTERM, _on_term, signal.SIG_DFL),
+        (signal.SIGINT, _on_int, signal.default_int_handler),
+    ):
+        if signal.getsignal(signum) is ours:
+            signal.signal(signum, usual)
+
+
+# ---- the end ----
+
+
+def leave(code: int) -> NoReturn:
+    """End this process, from whatever frame."""
+    global _code
+    _code = code
+    for step in _begin_end, _threading._shutdown, _run_exit_handlers, _let_go_and_exit:
+        try:
+            step()
+        except BaseException:
+            report()
+    os._exit(code)  # only if a step above could not do its work
+
+
+def report() -> None:
+    """Show the exception that is being handled, as the interpreter does at its end; raise nothing."""
+    try:
+        sys.excepthook(*sys.exc_info())
+    except BaseException:
+        pass  # there is nobody left to tell
+
+
+def _begin_end() -> None:
+    global _ending
+    _ending = True  # from here on _on_term does nothing
+    if signal.getsignal(signal.SIGTERM) is _on_term:
+        signal.signal(signal.SIGTERM, _on_term)  # anew, without the bell: its word may be unmapped soon
+        signal.siginterrupt(signal.SIGTERM, False)
+
+
+def _run_exit_handlers() -> None:
+    atexit._run_exitfuncs()
+
+
+def _let_go_and_exit() -> None:
+    let_go()
+    _core.deadline(EXIT_SECONDS, _code)
+    _core.exit_now(_code)
+
+
+def let_go() -> None:
+    """Flush what this process left open, and drop what it put into modules and thread-locals: it is
+    finalized.
+
+    Out of reach, as Python promises nothing for them: objects that only class attributes, closures or caches
+    hold.
+    """
+    threading.excepthook = lambda args: None  # daemon threads may miss what goes now
+    sys.setswitchinterval(1e3)  # and better sleep
+    mine = gc.get_objects()
+    ids = set(map(id, mine))
+    # type() throughout: isinstance() would ask a proxy for its __class__, which runs its author's code
+    for thing in mine:
+        if issubclass(type(thing), (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom)):
+            _flush(thing)
+    spaces = [vars(thing) for thing in mine if issubclass(type(thing), threading.local)]
+    thing = None
+    mine.clear()
+    for space in [*spaces, *_module_spaces()]:
+        for name in _core.made_here(space, ids):
+            # modules, functions and classes stay: finalizers need them
+            kept = issubclass(type(space[name]), (types.ModuleType, types.FunctionType, type))
+            if not kept and not str(name).startswith("__"):
+                space[name] = None
+    gc.collect()
+    _flush(sys.stdout)
+    _flush(sys.stderr)
+
+
+def _module_spaces() -> Iterator[dict[str, Any]]:
+    """The namespaces of modules that are not the standard library's, and of the thread-locals in them."""
+    for name, module in list(sys.modules.items()):
+        if not issubclass(type(module), types.ModuleType):
+            continue
+        if name.partition(".")[0] in sys.stdlib_module_names and name != "__main__":
+            continue
+        space = object.__getattribute__(module, "__dict__")  # vars() would make a lazy module import itself
+        yield space
+        for value in list(space.values()):
+            if type(value) is threading.local:
+                yield vars(value)
+
+
+def _flush(stream: Any) -> None:
+    try:
+        stream.flush()
+    except (AttributeError, OSError, ValueError):
+        pass  # closed, or nobody reads it any more

@@ -1,0 +1,160 @@
+"""The fork server's side: a process that has loaded what workers need, and forks one for each request.
+
+Purpose: a worker starts in the time of a fork, from a process that has one thread: nothing is half done in it
+at a fork.
+Guarantees: it ends when its owner says so, closes the control socket, or dies. It reports each child's exit
+status.
+Assumptions: SIGTERM and SIGINT are blocked from its birth: it never handles them, and its children are born
+with them blocked.
+
+The conversation, with one link (a stream socket) per worker that is to be started::
+
+    owner --control--> b"f" and the server's end of a link        fork
+    owner --control--> b"q"                                       the server ends
+    server --link----> pid (8 bytes) and a pidfd
+    owner --link-----> descriptors: payload, tracker, its own     read by the child
+    server --link----> exit status (8 bytes)                      when the child has ended
+"""
+
+import gc
+import importlib
+import os
+import select
+import signal
+import socket
+from collections.abc import Sequence
+from multiprocessing import resource_tracker
+from typing import Any, NoReturn
+
+from shmexec.transport.launch import (
+    SentDescriptor,
+    receive_descriptors,
+    receive_with_descriptors,
+)
+from shmexec.worker import bootstrap, ending
+from shmexec.worker.forking import ignore_thread_warning
+
+FORK, QUIT = b"f", b"q"
+ALSO_LOADED = (  # by a worker that unpickles its job
+    "cloudpickle",
+    "multiprocessing.connection",
+    "multiprocessing.popen_spawn_posix",
+    "multiprocessing.queues",
+    "multiprocessing.synchronize",
+)
+
+_tracker: Any = resource_tracker  # for what typeshed does not declare
+
+
+class Server:
+    """Forks on request and waits for the children."""
+
+    def __init__(self, control: socket.socket, owner: int) -> None:
+        self._control = control
+        self._owner = owner
+        self._links: dict[int, socket.socket] = {}  # pidfd of a child: where its status goes
+        self._poll = select.poll()
+        for number in control.fileno(), owner:
+            self._poll.register(number, select.POLLIN)
+
+    def run(self) -> None:
+        """Serve until the owner has no more use for it."""
+        while True:
+            ready = {number for number, _ in self._poll.poll()}
+            for pidfd in ready & self._links.keys():
+                self._report(pidfd)
+            if self._owner in ready or (self._control.fileno() in ready and not self._answer()):
+                return
+
+    def _answer(self) -> bool:
+        try:
+            message, received = receive_with_descriptors(self._control, 1, 1)
+        except (EOFError, ConnectionError):
+            return False
+        if message == QUIT:
+            return False
+        self._fork(socket.socket(fileno=received[0]))
+        return True
+
+    def _fork(self, link: socket.socket) -> None:
+        pid = os.fork()
+        if pid == 0:
+            try:
+                self._forget()
+                become_worker(link)
+            except BaseException:
+                ending.report()
+            finally:
+                ending.leave(1)
+        pidfd = os.pidfd_open(pid)
+        self._links[pidfd] = link
+        self._poll.register(pidfd, select.POLLIN)
+        try:
+            socket.send_fds(link, [pid.to_bytes(8, "little")], [pidfd])
+        except OSError:
+            pass  # who asked is gone: so will the child be, when it finds that out
+
+    def _report(self, pidfd: int) -> None:
+        result = os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
+        assert result is not None, "without WNOHANG there is a result"
+        status = result.si_status if result.si_code == os.CLD_EXITED else -result.si_status
+        self._poll.unregister(pidfd)
+        os.close(pidfd)
+        with self._links.pop(pidfd) as link:
+            try:
+                link.send(status.to_bytes(8, "little", signed=True))
+            except OSError:
+                pass  # nobody wants to know any more
+
+    def _forget(self) -> None:
+        """In the child: it has no part in the server's conversations."""
+        self._control.close()
+        os.close(self._owner)
+        for pidfd, link in self._links.items():
+            os.close(pidfd)
+            link.close()
+
+
+def become_worker(link: socket.socket) -> NoReturn:
+    """In the child: receive what to be, and be it."""
+    with link:
+        try:
+            payload, tracker, *SentDescriptor.received = receive_descriptors(link)
+        except (EOFError, ConnectionError):
+            ending.leave(0)  # the owner died, or gave up: there is nothing to be done
+    _tracker._resource_tracker._fd = tracker
+    bootstrap.run_payload(payload)
+
+
+def main(control: int, owner: int, preload: Sequence[str]) -> NoReturn:
+    """Run the fork server.
+
+    Parameters
+    ----------
+    control : int
+        The server's end of a SOCK_SEQPACKET socket.
+    owner : int
+        A pidfd of the process that it serves.
+    preload : sequence of str
+        Modules to import first. One that fails is left to the worker, where the traceback belongs.
+    """
+    code = 1
+    try:
+        for number in control, owner:
+            os.set_inheritable(number, False)
+        # ignored, which exec inherits, there would be no exit statuses
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for name in (*preload, *ALSO_LOADED):
+            try:
+                importlib.import_module(name)
+            except Exception:
+                pass
+        ignore_thread_warning()  # of threads that C libraries keep
+        gc.collect()
+        gc.freeze()  # the collector of a child shall not write into pages that all share
+        Server(socket.socket(fileno=control), owner).run()
+        code = 0
+    except BaseException:
+        ending.report()
+    finally:
+        ending.leave(code)
