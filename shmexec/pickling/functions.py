@@ -48,7 +48,7 @@ class FunctionTable:
                 self._by_reference[name] = known
             return known[1], Packed(known[2], _core.Holds())
         packed = dump(function)
-        data = _BY_VALUE + packed.data
+        data = _BY_VALUE + bytes(packed.data)
         if len(packed.holds) or len(data) > _LONGEST_KEPT:
             return 0, Packed(data, packed.holds, packed.bytes_by_name, packed.bytes_copied)
         digest = hashlib.blake2b(data, digest_size=16).digest()
@@ -99,13 +99,13 @@ class Shipped(_Recent):
     """The parent's record of what one worker was sent."""
 
     def part_to_ship(self, number: int, data: bytes) -> bytes:
-        """The bytes that go with this call: none if the worker has the function."""
-        if number == 0:
-            return data
-        if self.use(number):
-            return b""
-        self.add(number, None)
-        return data
+        """The bytes that go with a call of this function: none if the worker has it."""
+        return b"" if number in self._table else data
+
+    def shipped(self, number: int) -> None:
+        """A call of this function has been sent."""
+        if number and not self.use(number):
+            self.add(number, None)
 
 
 class Received(_Recent):

@@ -26,10 +26,19 @@ _WITH_BUFFERS = b"B"
 class Packed:
     """Bytes on their way, the blocks that they name, and how many bytes of data went by name or were copied."""
 
-    data: bytes
+    data: bytes | memoryview
     holds: _core.Holds
     bytes_by_name: int = 0
     bytes_copied: int = 0
+
+
+class Forwarded:
+    """Stands for a value that was received and goes on unread: in the pickle it becomes the value itself."""
+
+    __slots__ = ("packed",)
+
+    def __init__(self, packed: Packed) -> None:
+        self.packed = packed
 
 
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
@@ -44,6 +53,10 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         if isinstance(obj, np.ndarray):
             reduced = arrays.reduce_array(obj, self)
             return NotImplemented if reduced is None else reduced
+        if type(obj) is Forwarded:
+            self.holds.add_all(obj.packed.holds)
+            self.bytes_by_name += obj.packed.bytes_by_name + obj.packed.bytes_copied
+            return load, (bytes(obj.packed.data),)
         return super().reducer_override(obj)
 
     def _place(self, buffer: pickle.PickleBuffer) -> bool:

@@ -1,0 +1,1 @@
+"""The parent process: which call goes to which worker, and what comes back."""

@@ -1,0 +1,1 @@
+"""Messages between the parent and its workers: what they are, and what carries them."""

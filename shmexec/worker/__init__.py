@@ -1,0 +1,1 @@
+"""The child process: how it comes up, runs calls, and ends."""

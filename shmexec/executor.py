@@ -1,0 +1,311 @@
+"""SharedExecutor: the executor that users see. Checks what it is given, and hands it to the pool."""
+
+import itertools
+import multiprocessing
+import os
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from multiprocessing import util
+from multiprocessing.context import BaseContext
+from typing import Any, Literal, TypeVar, cast
+
+from shmexec import _core
+from shmexec.pool.crew import WorkerSettings
+from shmexec.pool.futures import CallFuture
+from shmexec.pool.launcher import METHODS, WorkerProcess
+from shmexec.pool.pool import Pool
+from shmexec.transport.messages import Kind
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class PoolStats:
+    """Figures of an executor since its start.
+
+    Attributes
+    ----------
+    calls_waiting, calls_running, calls_done : int
+        Calls; a chunk of `map` counts as one. Running ones include those that a worker was told of ahead.
+    bytes_by_name_in, bytes_by_name_out : int
+        Bytes of arrays that went by kernel name, as arguments and as results.
+    bytes_copied_in, bytes_copied_out : int
+        Bytes of arrays and buffers that were copied, into shared memory or into a message.
+    workers_started, workers_died : int
+    heap_bytes_in_use : int
+        Of the whole heap, whoever uses it.
+    """
+
+    calls_waiting: int
+    calls_running: int
+    calls_done: int
+    bytes_by_name_in: int
+    bytes_by_name_out: int
+    bytes_copied_in: int
+    bytes_copied_out: int
+    workers_started: int
+    workers_died: int
+    heap_bytes_in_use: int
+
+
+class SharedArrayProcessPoolExecutor(Executor):
+    """A process pool that passes NumPy arrays by kernel name instead of by value.
+
+    Parameters
+    ----------
+    max_workers : int, optional
+        Default: the CPUs that this process may use.
+    mp_context : multiprocessing context, optional
+        How workers are started: fork, forkserver or spawn. Default: a fork server of the package's own, which is fast and needs no
+        ``if __name__ == "__main__"``.
+    initializer : callable, optional
+        Called as ``initializer(*initargs)`` in each worker as it comes up. If it raises, the pool is broken.
+    initargs : tuple
+        Its arguments. Locks, queues and pipes of the same context can be among them.
+    max_tasks_per_child : int, optional
+        Calls after which a worker ends and is replaced; a chunk of `map` is one call.
+    finalizer : callable, optional
+        Called without arguments as a worker ends, also on SIGTERM and when this process has died.
+    on_worker_death : {'replace', 'break'}
+        ``'replace'``: only the call that the dead worker was running fails, with `WorkerDied`, and a new worker takes its place.
+        ``'break'``: the standard library's rule: all calls fail, and the pool is of no use any more.
+    max_bytes : int, optional
+        Bound, in bytes, of the shared memory that this process tree takes. Default: 80 % of the smaller of physical memory and the
+        control group's limit.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For an argument that makes no sense, which the message names.
+
+    Examples
+    --------
+    >>> with SharedExecutor() as ex:
+    ...     for out in ex.map(f, arrays):
+    ...         ...
+    """
+
+    def __init__(
+        self,
+        max_workers: int | None = None,
+        mp_context: BaseContext | None = None,
+        initializer: Callable[..., Any] | None = None,
+        initargs: tuple[Any, ...] = (),
+        *,
+        max_tasks_per_child: int | None = None,
+        finalizer: Callable[[], Any] | None = None,
+        on_worker_death: Literal["replace", "break"] = "replace",
+        max_bytes: int | None = None,
+    ) -> None:
+        workers = _checked_count("max_workers", max_workers)
+        tasks = _checked_count("max_tasks_per_child", max_tasks_per_child)
+        for name, value in ("initializer", initializer), ("finalizer", finalizer):
+            if value is not None and not callable(value):
+                raise TypeError(f"{name} must be a callable, not {type(value).__name__}")
+        if on_worker_death not in ("replace", "break"):
+            raise ValueError(f"on_worker_death must be 'replace' or 'break', not {on_worker_death!r}")
+        if max_bytes is not None:
+            _core.set_limit(_checked_count("max_bytes", max_bytes))
+        method = _checked_method(mp_context)
+        settings = WorkerSettings(method, initializer, tuple(initargs), finalizer, tasks)
+        self._max_workers = workers or len(os.sched_getaffinity(0))
+        self._pool = Pool(self._max_workers, settings, breaks=on_worker_death == "break")
+        _pools.add(self._pool)
+        self._let_go = weakref.finalize(self, _shut_down, self._pool)
+        self._let_go.atexit = False
+        _register_exit()
+
+    @property
+    def _processes(self) -> dict[int, WorkerProcess]:
+        return self._pool.processes()
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> CallFuture:
+        """Schedule ``fn(*args, **kwargs)`` in a worker.
+
+        An array in shared memory goes by name: both sides see the same bytes, and what the worker writes is seen here. A plain array
+        is copied once, private to the call and writeable. A future of this executor among the arguments is waited for, and replaced
+        by its result.
+
+        Returns
+        -------
+        concurrent.futures.Future
+
+        Raises
+        ------
+        TypeError
+            If `fn` is not callable.
+        RuntimeError
+            After `shutdown`.
+        concurrent.futures.process.BrokenProcessPool
+            If the pool cannot go on; the message says why.
+        """
+        if not callable(fn):
+            raise TypeError(f"fn must be a callable, not {type(fn).__name__}")
+        return self._pool.submit(Kind.CALL, fn, args, kwargs)
+
+    def map(  # type: ignore[override]
+        self,
+        fn: Callable[..., T],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int | None = None,
+        buffersize: int | None = None,
+    ) -> Iterator[T]:
+        """Call `fn` on each tuple of items, in parallel; yield the results in order.
+
+        Parameters
+        ----------
+        fn : callable
+        *iterables : iterable
+            As for the built-in `map`: the shortest ends it.
+        timeout : float, optional
+            Seconds from this call; when they are over, asking for the next result raises TimeoutError.
+        chunksize : int, optional
+            Items that go to a worker together. Default 1.
+        buffersize : int, optional
+            Chunks that are taken from the iterables ahead of the results that were asked for. Default: all, at once.
+
+        Raises
+        ------
+        ValueError
+            If `chunksize` or `buffersize` is less than 1.
+        TypeError
+            If `fn` is not callable, or one of them is not an integer.
+        """
+        if not callable(fn):
+            raise TypeError(f"fn must be a callable, not {type(fn).__name__}")
+        size = _checked_count("chunksize", chunksize) or 1
+        ahead = _checked_count("buffersize", buffersize)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        items: Iterator[tuple[Any, ...]] = zip(*iterables, strict=False)
+        futures: deque[CallFuture] = deque()
+        submit = self._pool.submit
+
+        def submit_next() -> bool:
+            chunk = tuple(itertools.islice(items, size))
+            if chunk:
+                if size == 1:
+                    futures.append(submit(Kind.CALL, fn, chunk[0], {}))
+                else:
+                    futures.append(submit(Kind.CHUNK, fn, chunk, {}))
+            return bool(chunk)
+
+        while (ahead is None or len(futures) < ahead) and submit_next():
+            pass
+        return cast("Iterator[T]", _results(futures, submit_next if ahead else None, deadline, chunked=size > 1))
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take no more calls; the workers end, and clean up, when the last call is done.
+
+        Parameters
+        ----------
+        wait : bool
+            Return when that has happened.
+        cancel_futures : bool
+            Cancel the calls that wait.
+        """
+        self._pool.shutdown(wait=wait, cancel_futures=cancel_futures)
+
+    def stats(self) -> PoolStats:
+        """The figures of this executor."""
+        waiting, running = self._pool.counts()
+        tally = self._pool.tally
+        return PoolStats(
+            waiting,
+            running,
+            tally.calls_done,
+            tally.bytes_by_name_in,
+            tally.bytes_by_name_out,
+            tally.bytes_copied_in,
+            tally.bytes_copied_out,
+            tally.workers_started,
+            tally.workers_died,
+            _core.heap_figures()[2],
+        )
+
+
+SharedExecutor = SharedArrayProcessPoolExecutor
+
+
+def _results(
+    futures: "deque[CallFuture]", submit_next: Callable[[], bool] | None, deadline: float | None, *, chunked: bool
+) -> Iterator[Any]:
+    try:
+        while futures:
+            left = None if deadline is None else deadline - time.monotonic()
+            value = futures[0].result(left)
+            futures.popleft()
+            if submit_next is not None:
+                submit_next()
+            if chunked:
+                value.reverse()
+                while value:
+                    yield value.pop()
+            else:
+                yield value
+            del value
+    finally:
+        for future in futures:
+            future.cancel()
+
+
+def _checked_count(name: str, value: int | None) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an integer, not {type(value).__name__}")
+    if value < 1:
+        raise ValueError(f"{name} must be greater than 0, not {value}")
+    return value
+
+
+def _checked_method(context: BaseContext | None) -> str:
+    if context is None:
+        return "forkserver"
+    if not isinstance(context, BaseContext):
+        raise TypeError(f"mp_context must be a multiprocessing context, not {type(context).__name__}")
+    method = context.get_start_method(allow_none=True) or multiprocessing.get_start_method()
+    if method not in METHODS:
+        raise ValueError(f"mp_context must start by one of {', '.join(METHODS)}, not {method!r}")
+    return method
+
+
+# ---- the end of the process ------------------------------------------------------------------------------------------------
+
+_pools: "weakref.WeakSet[Pool]" = weakref.WeakSet()
+_registered_in = 0  # the process whose exit ends its pools
+
+
+def _shut_down(pool: Pool) -> None:
+    """The executor is garbage: what was submitted is done, and the workers end."""
+    if pool.is_owned:
+        pool.shutdown(wait=False, cancel_futures=False)
+
+
+def _end_pools() -> None:
+    for pool in list(_pools):
+        if pool.is_owned:
+            pool.shutdown(wait=True, cancel_futures=False)
+
+
+def _register_exit() -> None:
+    """Pools that are still open end before the interpreter does: its threads first, or, in a multiprocessing child, its children."""
+    global _registered_in
+    if _registered_in != os.getpid():
+        _registered_in = os.getpid()
+        threading._register_atexit(_end_pools)  # type: ignore[attr-defined]
+        util.Finalize(None, _end_pools, exitpriority=100)
+
+
+def _after_fork_in_child() -> None:
+    for pool in list(_pools):
+        pool.forget_in_child()
+    _pools.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,50 @@
+"""A call in the parent, with its future; on the wire it is a task, and what comes back is an answer."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from shmexec.pickling.pickler import Packed
+from shmexec.pool.futures import CallFuture
+from shmexec.pool.ledger import CallState
+from shmexec.transport.messages import Kind
+
+
+@dataclass(eq=False, slots=True)
+class Call:
+    """One call of a function, or, for a CHUNK, of one function on several items."""
+
+    number: int
+    kind: Kind
+    future: CallFuture
+    function: Callable[..., Any] | None  # until it is packed
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    name: str
+    missing: int = 0  # futures among the arguments that are not done
+    state: CallState = CallState.WAITING
+    function_number: int = 0
+    function_packed: Packed | None = None
+    packed: Packed | None = None
+    position: int = -1  # in the ring of the worker that has it
+
+    def release(self) -> None:
+        """The call is over: what its arguments held goes."""
+        self.function, self.args, self.kwargs = None, (), {}
+        for packed in (self.packed, self.function_packed):
+            if packed is not None:
+                packed.holds.release()
+        self.packed = self.function_packed = None
+
+
+@dataclass(slots=True)
+class Tally:
+    """Figures of a pool, as `SharedExecutor.stats` gives them."""
+
+    calls_done: int = 0
+    bytes_by_name_in: int = 0
+    bytes_by_name_out: int = 0
+    bytes_copied_in: int = 0
+    bytes_copied_out: int = 0
+    workers_started: int = 0
+    workers_died: int = 0

@@ -1,0 +1,127 @@
+"""The workers of a pool: started, stopped, buried.
+
+Guarantees: what a start opens is closed again if it fails; a dead worker's slot is reaped before anything else learns of the death, so
+    that the memory which it held is there for the next call.
+Assumptions: `bury` is called once for each worker, by the collector, when its death is certain and its answers are read.
+"""
+
+import contextlib
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from shmexec import _core
+from shmexec.pickling.functions import Shipped
+from shmexec.pickling.pickler import array_reducer
+from shmexec.pool.launcher import Launcher, WorkerProcess
+from shmexec.pool.ledger import Seat
+from shmexec.transport.messages import DEPTH, Kind, WorkerJob
+
+_ENTRY = "shmexec.worker.loop:run"
+_PRELOAD = ("numpy", "shmexec.worker.loop")
+
+
+@dataclass(eq=False)
+class Worker:
+    """A worker as the pool sees it."""
+
+    process: WorkerProcess
+    channel: _core.Channel
+    slot: int
+    seat: Seat
+    shipped: Shipped
+
+    def stop(self) -> None:
+        """Tell it to end when it has run what it was sent."""
+        try:
+            self.channel.send(Kind.STOP, 0, 0, _core.Holds(), b"", b"")
+        except _core.BadMessage:
+            self.process.kill()
+
+
+@dataclass(frozen=True)
+class WorkerSettings:
+    """What each worker of a pool is started with."""
+
+    method: str
+    initializer: Callable[..., Any] | None
+    initargs: tuple[Any, ...]
+    finalizer: Callable[[], Any] | None
+    max_tasks: int | None
+
+
+class Crew:
+    """Starts and buries the workers of one pool."""
+
+    def __init__(self, settings: WorkerSettings, hub: _core.Hub) -> None:
+        self._settings = settings
+        self._hub = hub
+        self._numbers = itertools.count()
+        self._kept = _core.Holds()  # what the initializer's arguments name: a replacement needs them again
+        reducer = array_reducer(self._kept)
+        self._launcher = Launcher(settings.method, preload=_PRELOAD, reducer_override=reducer)
+        self._replacer = self._launcher
+        if settings.method == "fork":  # never fork a replacement out of the live parent: its threads may hold locks
+            self._replacer = Launcher("forkserver", preload=_PRELOAD, reducer_override=reducer)
+
+    def prepare(self) -> None:
+        """Begin to start what will start the workers; returns at once."""
+        self._launcher.prepare()
+
+    def start(self, *, as_replacement: bool = False) -> Worker:
+        """A new worker, which comes up by itself. Raises OSError."""
+        number = next(self._numbers)
+        slot = _core.reserve_slot()
+        try:
+            channel = _core.Channel.create(slot)
+            job = WorkerJob(
+                slot,
+                channel.name,
+                self._hub.name,
+                self._settings.initializer,
+                self._settings.initargs,
+                self._settings.finalizer,
+                self._settings.max_tasks,
+            )
+            process = self._launch(job, f"SharedExecutor-{number}", slot, as_replacement)
+        except BaseException:
+            _core.reap_slot(slot)
+            raise
+        return Worker(process, channel, slot, Seat(number, DEPTH), Shipped())
+
+    def _launch(self, job: WorkerJob, name: str, slot: int, as_replacement: bool) -> WorkerProcess:
+        fds = (_core.open_heap(), self._hub.event)
+        if as_replacement and self._replacer is not self._launcher:
+            try:
+                return self._replacer.start(_ENTRY, job, name=name, fds=fds)
+            except (RuntimeError, TypeError):
+                pass  # initargs that can only be inherited, as a lock of the fork context: then it must be a fork
+        return self._launcher.start(_ENTRY, job, name=name, fds=fds, fork_guard=_as_worker(slot))
+
+    def bury(self, worker: Worker) -> int | None:
+        """Take back all that a dead worker held; its exit code."""
+        worker.process.join()
+        code = worker.process.exitcode
+        worker.process.close()
+        _core.reap_slot(worker.slot)
+        return code
+
+    def close(self) -> None:
+        """All workers are buried, and no more will be started."""
+        self._launcher.close()
+        self._replacer.close()
+        self._kept.release()
+
+
+@contextlib.contextmanager
+def _as_worker(slot: int) -> Iterator[None]:
+    """The fork in here makes the worker that this slot is kept for."""
+    parent = os.getpid()
+    _core.expect_fork(slot)
+    try:
+        yield
+    finally:
+        if os.getpid() == parent:
+            _core.expect_fork(0)

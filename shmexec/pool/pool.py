@@ -1,0 +1,430 @@
+"""The pool: puts the ledger's decisions into effect.
+
+Purpose: calls in, futures out; workers are started when they are needed and replaced when they die.
+Guarantees: a worker's death fails the call that it was running and no other; no call is lost and none runs twice; a thread that calls
+    `submit` never waits for a worker; user code (pickling, callbacks) never runs under the pool's lock.
+Assumptions: the ledger, the seats and the rings' producer side are touched under `_lock` only; the rings' consumer side and the dead by
+    the collector only. No lock is needed for a call's own fields: one thread at a time has it in hand, as the ledger says.
+"""
+
+import itertools
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any
+
+from shmexec import _core
+from shmexec.errors import WorkerDied
+from shmexec.pickling import failures
+from shmexec.pickling.functions import FunctionTable
+from shmexec.pickling.pickler import Forwarded, Packed, dump
+from shmexec.pool.callbacks import CallbackThread
+from shmexec.pool.calls import Call, Tally
+from shmexec.pool.collector import Collector
+from shmexec.pool.crew import Crew, Worker, WorkerSettings
+from shmexec.pool.futures import CallFuture
+from shmexec.pool.launcher import WorkerProcess
+from shmexec.pool.ledger import CallState, Ledger, Pack, Send, Start, Withdraw
+from shmexec.transport.messages import DEPTH, Cost, Kind
+
+_START_FAILURES = 3  # workers that die one after the other before any has come up: the next would, too
+
+_pool_numbers = itertools.count()
+
+
+class Pool:
+    """The parent's half of an executor.
+
+    Parameters
+    ----------
+    max_workers : int
+    settings : WorkerSettings
+    breaks : bool
+        A worker's death breaks the pool, as in the standard library, instead of failing its one call.
+    """
+
+    def __init__(self, max_workers: int, settings: WorkerSettings, *, breaks: bool) -> None:
+        self.max_workers = max_workers
+        self.tally = Tally()
+        self._settings = settings
+        self._breaks = breaks
+        self._lock = threading.Lock()
+        self._ledger = Ledger(max_workers, DEPTH, eager=settings.method == "fork")
+        self._functions = FunctionTable()
+        self._numbers = itertools.count(1)
+        self._workers: dict[Any, Worker] = {}  # by seat
+        self._calls: dict[int, Call] = {}  # sent, by number
+        self._dependents: dict[CallFuture, list[Call]] = {}
+        self._start_failures = 0
+        self._closing = False
+        self._closed = threading.Event()
+        self._broken: BaseException | None = None
+        self._broken_by: str = ""
+        self._owner = os.getpid()
+        number = next(_pool_numbers)
+        self._event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._hub = _core.Hub.create(self._event)
+        self._crew = Crew(settings, self._hub)
+        self._callbacks = CallbackThread(f"shmexec-callbacks-{number}")
+        self._collector = Collector(
+            self._hub,
+            self._on_answer,
+            self._on_death,
+            self._on_round,
+            self._on_failure,
+            f"shmexec-collector-{number}",
+        )
+        self._collecting = False
+        self._crew.prepare()
+
+    # ---- for the executor ----------------------------------------------------------------------------------------------------
+
+    def submit(self, kind: Kind, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> CallFuture:
+        """A new call. Raises RuntimeError when the pool is closed, BrokenProcessPool when it is broken."""
+        future = CallFuture(self)
+        name = failures.name_of(function)
+        call = Call(next(self._numbers), kind, future, function, args, kwargs, name)
+        awaited = {value for value in (*args, *kwargs.values()) if self._is_ours(value)}
+        with self._lock:
+            self._check_open()
+            for other in awaited:
+                if not other.done():
+                    self._dependents.setdefault(other, []).append(call)
+                    call.missing += 1
+            self._ledger.submit(call, blocked=call.missing > 0)
+        self._feed()
+        return future
+
+    def shutdown(self, *, wait: bool, cancel_futures: bool) -> None:
+        """Take no more calls; the workers end when the last is done. May be repeated."""
+        cancelled: list[Call] = []
+        with self._lock:
+            first, self._closing = not self._closing, True
+            if cancel_futures:
+                cancelled = [call for call in self._ledger.pending() if call.state in (CallState.WAITING, CallState.BLOCKED)]
+            collecting = self._collecting
+            idle_end = first and not collecting and self._ledger.is_idle and not self._workers
+        for call in cancelled:
+            call.future.cancel()
+        if cancelled:
+            self._feed()
+        if idle_end:
+            self._collector.close()
+            self._end()
+        elif collecting and not self._closed.is_set():
+            self._wake()
+        if wait and not self._collector.is_current_thread():
+            if collecting:
+                self._collector.join()
+            self._callbacks.close()
+
+    def processes(self) -> dict[int, WorkerProcess]:
+        """The workers that are there, by pid."""
+        with self._lock:
+            return {worker.process.pid: worker.process for worker in self._workers.values()}
+
+    def counts(self) -> tuple[int, int]:
+        """Calls that wait, and calls that workers have."""
+        with self._lock:
+            return self._ledger.waiting_count, self._ledger.sent_count
+
+    def cancelled(self, future: CallFuture) -> None:
+        """Somebody has cancelled this future: what waits for it has to learn that."""
+        self._release_dependents(future)
+        self._feed()
+
+    def forget_in_child(self) -> None:
+        """In a process that was forked: this pool is the parent's."""
+        self._lock = threading.Lock()  # whoever held it is not here
+        self._closing = True
+        self._closed.set()
+        self._broken = BrokenProcessPool("this pool belongs to the process that this one was forked from")
+
+    @property
+    def is_owned(self) -> bool:
+        return self._owner == os.getpid()
+
+    @property
+    def is_closed(self) -> bool:
+        return self._closed.is_set()
+
+    def _check_open(self) -> None:
+        if self._broken is not None:
+            error = BrokenProcessPool(self._broken_by or str(self._broken))
+            error.__cause__ = self._broken.__cause__
+            raise error
+        if self._closing:
+            raise RuntimeError("cannot schedule new futures after shutdown")
+
+    def _is_ours(self, value: object) -> bool:
+        return type(value) is CallFuture and value.pool is self
+
+    def call_later(self, callback: Callable[[], None]) -> bool:
+        """Keep users' callbacks out of the collector's thread."""
+        if not self._collector.is_current_thread():
+            return False
+        self._callbacks.put(callback)
+        return True
+
+    # ---- steps -----------------------------------------------------------------------------------------------------------------
+
+    def _feed(self) -> None:
+        """Do what is to be done, until something else has to happen first."""
+        while True:
+            failed: tuple[Call, BaseException] | None = None
+            with self._lock:
+                step = self._ledger.next_step() if self._broken is None else None
+                if type(step) is Send:
+                    failed = self._send(step)
+                elif type(step) is Withdraw:
+                    worker = self._workers[step.seat]
+                    taken_back = worker.channel.withdraw(step.call.position)
+                    self._ledger.withdrawn(step.seat, step.call, taken_back=taken_back)
+                start_collector = step is None and bool(self._workers) and not self._collecting
+                self._collecting |= start_collector
+            if start_collector:  # under fork, after all workers: a thread that lives at a fork may hold a lock
+                self._collector.start()
+            if step is None:
+                return
+            if failed is not None:
+                self._finish(failed[0], error=failed[1])
+            if type(step) is Pack:
+                self._pack(step.call)
+            elif type(step) is Start:
+                self._start()
+
+    def _pack(self, call: Call) -> None:
+        """Pickle a call, in the present thread, without any lock."""
+        if not call.future.set_running_or_notify_cancel():
+            self._finish(call)
+            return
+        assert call.function is not None
+        try:
+            args, kwargs = self._fill_in(call)
+        except BaseException as error:  # an argument's own call failed, or was cancelled
+            self._finish(call, error=error)
+            return
+        try:
+            call.function_number, call.function_packed = self._functions.pack(call.function)
+            call.packed = dump((args, kwargs) if call.kind is Kind.CALL else list(args))
+        except MemoryError as error:
+            self._finish(call, error=error)
+            return
+        except Exception as error:
+            what = failures.find_unpicklable(call.function, call.args, call.kwargs)
+            self._finish(call, error=failures.explain(error, what))
+            return
+        except BaseException as error:  # Ctrl-C in the thread that submits
+            self._finish(call, error=error)
+            raise
+        call.function, call.args, call.kwargs = None, (), {}
+        for packed in (call.packed, call.function_packed):
+            self.tally.bytes_by_name_in += packed.bytes_by_name
+            self.tally.bytes_copied_in += packed.bytes_copied
+        with self._lock:
+            self._ledger.packed(call)
+            broken = self._broken
+        if broken is not None:
+            self._finish(call, error=broken)
+
+    def _fill_in(self, call: Call) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments, with the values of futures in their place."""
+        args = tuple(self._value_of(value) if self._is_ours(value) else value for value in call.args)
+        kwargs = {key: self._value_of(value) if self._is_ours(value) else value for key, value in call.kwargs.items()}
+        return args, kwargs
+
+    def _value_of(self, future: CallFuture) -> Any:
+        packed = None if future.cancelled() else future.peek_packed()
+        return Forwarded(packed) if packed is not None else future.result()
+
+    def _send(self, step: Send) -> tuple[Call, BaseException] | None:
+        """Under the lock: put a packed call into a worker's ring."""
+        call, worker = step.call, self._workers[step.seat]
+        assert call.packed is not None and call.function_packed is not None
+        shipped = worker.shipped.part_to_ship(call.function_number, bytes(call.function_packed.data))
+        if call.function_number == 0:
+            call.packed.holds.add_all(call.function_packed.holds)
+        try:
+            position = worker.channel.send(
+                call.kind, call.number, call.function_number, call.packed.holds, shipped, bytes(call.packed.data)
+            )
+        except MemoryError as error:
+            self._ledger.not_sent(call)
+            return call, error
+        except _core.BadMessage:
+            position = None
+        if position is None:  # its ring makes no sense: a stray write. Its death is judged like any other
+            worker.process.kill()
+            self._ledger.not_sent(call)
+            step.seat.is_leaving = True
+            return None
+        worker.shipped.shipped(call.function_number)
+        call.position = position
+        self._calls[call.number] = call
+        self._ledger.sent(step.seat, call)
+        return None
+
+    def _start(self) -> None:
+        try:
+            worker = self._crew.start(as_replacement=self._collecting)
+        except Exception as error:
+            with self._lock:
+                self._ledger.not_started()
+                alone = not self._workers
+            if alone:
+                reason = BrokenProcessPool(f"no worker process could be started: {error}")
+                reason.__cause__ = error
+                self._break(reason)
+            return
+        with self._lock:
+            self.tally.workers_started += 1
+            self._workers[worker.seat] = worker
+            self._ledger.started(worker.seat)
+            self._collector.watch(worker)
+
+    # ---- what comes back: the collector's thread ---------------------------------------------------------------------------------
+
+    def _on_answer(self, worker: Worker, message: _core.Message) -> None:
+        match message.kind:
+            case Kind.RESULT | Kind.FAILURE:
+                call = self._calls.pop(message.call, None)
+                if call is None:
+                    return
+                cost = Cost.unpack(message.first)
+                self.tally.calls_done += 1
+                self.tally.bytes_by_name_out += cost.bytes_by_name
+                self.tally.bytes_copied_out += cost.bytes_copied
+                if message.kind == Kind.RESULT:
+                    self._finish(call, packed=Packed(message.second, message.holds, cost.bytes_by_name, cost.bytes_copied))
+                else:
+                    self._finish(call, error=failures.load_exception(message.second))
+            case Kind.READY:
+                self._start_failures = 0
+                with self._lock:
+                    worker.seat.is_ready = True
+            case Kind.LEAVING:
+                with self._lock:
+                    for call in self._ledger.leaving(worker.seat):
+                        self._calls.pop(call.number, None)
+            case Kind.UNREADY:
+                with self._lock:
+                    worker.seat.is_leaving = True
+                error = failures.load_exception(message.second)
+                reason = BrokenProcessPool(f"the initializer failed: {type(error).__name__}: {error}")
+                reason.__cause__ = error
+                self._break(reason)
+
+    def _on_death(self, worker: Worker) -> None:
+        with self._lock:
+            sent = list(worker.seat.sent)
+            victim = next((call for call in sent if worker.channel.was_started(call.position)), None)
+            expected = worker.seat.is_leaving or (self._closing and self._ledger.is_idle)
+            self._ledger.died(worker.seat, victim)
+            for call in sent:
+                self._calls.pop(call.number, None)
+        code = self._crew.bury(worker)  # before anybody learns of it: what the worker held is there again
+        with self._lock:
+            del self._workers[worker.seat]
+        if victim is not None or not expected:
+            self.tally.workers_died += 1
+        if victim is not None:
+            self._finish(victim, error=_death(worker, code, victim))
+        if expected and victim is None:
+            return
+        if self._breaks:
+            self._break(_death(worker, code, victim))
+        elif not worker.seat.is_ready:
+            self._start_failures += 1
+            if self._start_failures >= _START_FAILURES:
+                self._break(
+                    BrokenProcessPool(
+                        f"{_START_FAILURES} worker processes in a row died before they had come up, "
+                        f"the last with exit code {code}"
+                    )
+                )
+
+    def _on_round(self) -> bool:
+        """Whether the collector goes on."""
+        self._feed()
+        with self._lock:
+            ending = self._broken is not None or (self._closing and self._ledger.is_idle)
+            stopping = [worker for worker in self._workers.values() if ending and not worker.seat.is_leaving]
+            for worker in stopping:
+                worker.seat.is_leaving = True
+                worker.stop()
+            go_on = not ending or bool(self._workers) or not self._closing
+        if not go_on:
+            self._end()
+        return go_on
+
+    def _finish(self, call: Call, *, packed: Packed | None = None, error: BaseException | None = None) -> None:
+        """The call is over: its future is done (or was cancelled), its arguments go."""
+        with self._lock:
+            if call.state is CallState.ENDED:
+                return
+            self._ledger.ended(call)
+        call.release()
+        if packed is not None:
+            call.future.set_packed(packed)
+        elif error is not None:
+            if call.future.running() or call.future.set_running_or_notify_cancel():
+                call.future.set_exception(error)
+        self._release_dependents(call.future)
+
+    def _release_dependents(self, future: CallFuture) -> None:
+        with self._lock:
+            for call in self._dependents.pop(future, ()):
+                call.missing -= 1
+                if call.missing == 0:
+                    self._ledger.unblock(call)
+
+    def _break(self, reason: BaseException) -> None:
+        """No call can be served any more: all fail, the workers end."""
+        with self._lock:
+            if self._broken is not None:
+                return
+            self._broken, self._broken_by = reason, str(reason)
+            pending = self._ledger.pending()
+            for worker in self._workers.values():
+                if not worker.seat.is_leaving:
+                    worker.process.terminate()
+        for call in pending:
+            self._calls.pop(call.number, None)
+            self._finish(call, error=reason)
+        self._wake()
+
+    def _on_failure(self, error: BaseException) -> None:
+        """The collector cannot go on: nobody may wait for what will not come."""
+        reason = BrokenProcessPool(f"the pool's collector failed: {type(error).__name__}: {error}")
+        reason.__cause__ = error
+        for process in self.processes().values():
+            process.kill()
+        self._break(reason)
+        with self._lock:
+            self._closing = True
+            self._closed.set()
+
+    def _wake(self) -> None:
+        with self._lock:
+            if not self._closed.is_set():
+                self._collector.wake()
+
+    def _end(self) -> None:
+        """The last step of the pool: no worker is left."""
+        self._crew.close()
+        with self._lock:
+            self._closed.set()
+            os.close(self._event)
+
+
+def _death(worker: Worker, code: int | None, call: Call | None) -> WorkerDied:
+    how = f"was killed by signal {-code}" if code is not None and code < 0 else f"ended with exit code {code}"
+    if call is None:
+        return WorkerDied(f"worker process {worker.process.pid} {how}", pid=worker.process.pid, exitcode=code)
+    return WorkerDied(
+        f"worker process {worker.process.pid} {how} while it was running {call.name}",
+        pid=worker.process.pid,
+        exitcode=code,
+        call=call.name,
+    )

@@ -1,0 +1,72 @@
+"""The table of messages: what the parent and a worker say to each other, and what a worker is started with.
+
+A message has a kind, the number of a call, the number of a function, and a payload of two parts; `shmexec._core.Channel` carries it.
+
+===============  =====================================  ===========================================
+parent -> worker first part                             second part
+===============  =====================================  ===========================================
+CALL             the function, if it is shipped here    (args, kwargs)
+CHUNK            the same                               [args, ...]: one call for each, in order
+STOP
+worker -> parent
+READY
+RESULT           `Cost`                                 the value; of a CHUNK, the list of values
+FAILURE          `Cost`                                 an exception (`shmexec.pickling.failures`)
+UNREADY                                                 the initializer's exception
+LEAVING                                                 (it has run `max_tasks` calls)
+===============  =====================================  ===========================================
+"""
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+
+class Kind(IntEnum):
+    """What a message says."""
+
+    CALL = 1
+    CHUNK = 2
+    STOP = 3
+    READY = 4
+    RESULT = 5
+    FAILURE = 6
+    UNREADY = 7
+    LEAVING = 8
+
+
+_COST = struct.Struct("<QQd")
+
+# The worker is not told more than this many calls ahead: one that runs and one that waits, which can be taken back.
+DEPTH = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What an answer took: bytes of results that went by name and that were copied, and seconds of work."""
+
+    bytes_by_name: int = 0
+    bytes_copied: int = 0
+    seconds: float = 0.0
+
+    def pack(self) -> bytes:
+        return _COST.pack(self.bytes_by_name, self.bytes_copied, self.seconds)
+
+    @classmethod
+    def unpack(cls, data: bytes | memoryview) -> "Cost":
+        return cls(*_COST.unpack(data))
+
+
+@dataclass(frozen=True)
+class WorkerJob:
+    """What a worker is started with. Its two descriptors, of the heap and of the parent's event, come beside it."""
+
+    slot: int
+    channel: tuple[int, int]
+    hub: tuple[int, int]
+    initializer: Callable[..., Any] | None
+    initargs: tuple[Any, ...]
+    finalizer: Callable[[], Any] | None
+    max_tasks: int | None

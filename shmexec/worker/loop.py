@@ -1,0 +1,134 @@
+"""The worker's loop: take a task, run it, answer.
+
+Purpose: everything between a worker's start and its end.
+Guarantees: each task that was begun is answered, unless the process dies; whatever a call raises, `SystemExit` and what cannot be
+    pickled included, becomes the answer of that call alone.
+Assumptions: one thread, the main one, runs the loop. SIGTERM raises SystemExit in it, once, and the loop looks again after each
+    call whether that was swallowed.
+"""
+
+import atexit
+import time
+from typing import Any
+
+from shmexec import _core
+from shmexec.pickling import failures
+from shmexec.pickling.functions import Received
+from shmexec.pickling.pickler import Packed, dump, load
+from shmexec.transport.messages import Cost, Kind, WorkerJob
+from shmexec.worker import ending
+
+_NO_CALL = 0
+
+
+def run(job: WorkerJob, fds: list[int]) -> None:
+    """The life of a worker: what `shmexec.worker.bootstrap` calls."""
+    heap, event = fds
+    _core.attach_heap(heap, job.slot)
+    channel = _core.Channel.open(*job.channel)
+    loop = Loop(channel, _core.Hub.open(*job.hub, event), job.max_tasks)
+    ending.ring_on_term(channel.bell_address)
+    if not loop.initialize(job):
+        return
+    del job
+    loop.run()
+
+
+class Loop:
+    """One worker's side of its channel."""
+
+    def __init__(self, channel: _core.Channel, hub: _core.Hub, max_tasks: int | None) -> None:
+        self._channel = channel
+        self._hub = hub
+        self._functions = Received()
+        self._left = max_tasks
+
+    def initialize(self, job: WorkerJob) -> bool:
+        """Run the pool's initializer; False if it failed, which the parent is told."""
+        if job.initializer is not None:
+            try:
+                job.initializer(*job.initargs)
+            except BaseException as error:
+                ending.raise_if_ending()
+                self._answer(Kind.UNREADY, _NO_CALL, b"", failures.pack_exception(error))
+                return False
+        if job.finalizer is not None:
+            atexit.register(job.finalizer)  # not `finally`: from there on SIGTERM does not interrupt
+        self._answer(Kind.READY, _NO_CALL, b"", _nothing())
+        return True
+
+    def run(self) -> None:
+        """Run tasks until the parent says stop, or the last that this worker may run is done."""
+        while True:
+            ending.raise_if_ending()
+            message = self._channel.next_task()
+            if message is None:
+                self._channel.wait_task()
+                _core.answer_trim()
+            elif message.withdrawn:
+                self._functions.note(message.function, message.first)
+            elif message.kind == Kind.STOP:
+                return
+            else:
+                self._run_task(message)
+                del message  # or the wait would keep its blocks
+                if self._left is not None:
+                    self._left -= 1
+                    if self._left <= 0:
+                        self._answer(Kind.LEAVING, _NO_CALL, b"", _nothing())
+                        return
+
+    def _run_task(self, message: _core.Message) -> None:
+        begun = time.perf_counter()
+        kind = Kind.RESULT
+        try:
+            packed = self._call(message)
+        except BaseException as error:
+            ending.raise_if_ending()
+            kind, packed = Kind.FAILURE, failures.pack_exception(error)
+            _forget_frames(error)
+        cost = Cost(packed.bytes_by_name, packed.bytes_copied, time.perf_counter() - begun)
+        self._answer(kind, message.call, cost.pack(), packed)
+
+    def _call(self, message: _core.Message) -> Packed:
+        """Everything of a task that its author's code takes part in. The arguments are gone when this returns."""
+        self._functions.note(message.function, message.first)
+        function = self._functions.resolve(message.function, message.first)
+        loaded = load(message.second)
+        value: Any
+        if message.kind == Kind.CHUNK:
+            loaded.reverse()
+            value = []
+            while loaded:  # an item's arguments go before the next item is run
+                value.append(function(*loaded.pop()))
+        else:
+            args, kwargs = loaded
+            del loaded
+            value = function(*args, **kwargs)
+            del args, kwargs
+        try:
+            return dump(value)
+        except MemoryError:
+            raise
+        except Exception as error:
+            what = f"the result of {failures.name_of(function)} (of type {type(value).__name__})"
+            raise failures.explain(error, what) from error
+
+    def _answer(self, kind: Kind, call: int, first: bytes, packed: Packed) -> None:
+        while not self._channel.answer(kind, call, packed.holds, first, packed.data):
+            self._channel.wait_task(1_000_000)  # the parent has not read two answers yet: there is nothing to hurry for
+            ending.raise_if_ending()
+        self._hub.ring()
+
+
+def _nothing() -> Packed:
+    return Packed(b"", _core.Holds())
+
+
+def _forget_frames(error: BaseException | None) -> None:
+    """Drop the frames that an exception's traceback keeps, and with them the call's arrays."""
+    seen = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
