@@ -185,9 +185,9 @@ class Ledger:
         return self._give_back(seat)
 
     def died(self, seat: Seat, victim: Any | None) -> None:
-        """The worker is dead; `victim` is the call that it had begun, which the caller ends."""
+        """The worker is dead. Its calls come back, but for the `victim`, which it had begun: the caller has to end that one."""
         if victim is not None:
-            self.ended(victim)
+            seat.sent.remove(victim)
         seat.is_leaving = True
         self._give_back(seat)
         self.seats.remove(seat)
