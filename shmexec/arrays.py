@@ -1,7 +1,7 @@
 """NumPy arrays in shared memory: made, copied there, recognised, named, attached.
 
-The array functions return plain `numpy.ndarray`s. An array owns its memory: the block is free when the last array on it, in any
-process, is gone. There is nothing to close, and an array outlives the pool that it was made with.
+The array functions return plain `numpy.ndarray`s. An array owns its memory: the block is free when the last array on
+it, in any process, is gone. There is nothing to close, and an array outlives the pool that it was made with.
 """
 
 import math
@@ -170,7 +170,9 @@ def full(shape: ShapeLike, fill_value: ArrayLike, dtype: DTypeLike | None = None
     return array
 
 
-def _like(prototype: ArrayLike, dtype: DTypeLike | None, order: str, shape: ShapeLike | None, zero: bool) -> NDArray[Any]:
+def _like(
+    prototype: ArrayLike, dtype: DTypeLike | None, order: str, shape: ShapeLike | None, zero: bool
+) -> NDArray[Any]:
     if order not in ("K", "A", "C", "F"):
         raise ValueError(f"order must be one of 'K', 'A', 'C', 'F', not {order!r}")
     model = np.asarray(prototype)
@@ -191,7 +193,9 @@ def _like(prototype: ArrayLike, dtype: DTypeLike | None, order: str, shape: Shap
 def empty_like(
     prototype: ArrayLike, dtype: DTypeLike | None = None, order: KeepOrder = "K", shape: ShapeLike | None = None
 ) -> NDArray[Any]:
-    """A new array in shared memory with the shape and type of another, not initialised. See `numpy.empty_like` and `empty`."""
+    """A new array in shared memory with the shape and type of another, not initialised. See `numpy.empty_like` and
+    `empty`.
+    """
     return _like(prototype, dtype, order, shape, zero=False)
 
 
@@ -260,8 +264,8 @@ def is_shared(a: object) -> bool:
 def name_of(a: NDArray[Any]) -> KernelName:
     """The kernel name of an array in shared memory.
 
-    Any process of the same user can `attach` it, as long as this process lives and somebody holds the array: the name alone
-    keeps nothing alive.
+    Any process of the same user can `attach` it, as long as this process lives and somebody holds the array: the
+    name alone keeps nothing alive.
 
     Raises
     ------
@@ -321,7 +325,8 @@ def heap_info() -> HeapInfo:
 def trim() -> None:
     """Give the pages of all free shared memory back to the kernel, at once.
 
-    Freed arrays otherwise leave their pages warm for the next ones. Other processes of the tree give up theirs when they
+    Freed arrays otherwise leave their pages warm for the next ones. Other processes of the tree give up theirs when
+    they
     allocate or wake the next time.
     """
     _core.trim_heap()

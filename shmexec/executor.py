@@ -61,8 +61,8 @@ class SharedArrayProcessPoolExecutor(Executor):
     max_workers : int, optional
         Default: the CPUs that this process may use.
     mp_context : multiprocessing context, optional
-        How workers are started: fork, forkserver or spawn. Default: a fork server of the package's own, which is fast and needs no
-        ``if __name__ == "__main__"``.
+        How workers are started: fork, forkserver or spawn. Default: a fork server of the package's own, which is
+        fast and needs no ``if __name__ == "__main__"``.
     initializer : callable, optional
         Called as ``initializer(*initargs)`` in each worker as it comes up. If it raises, the pool is broken.
     initargs : tuple
@@ -72,11 +72,11 @@ class SharedArrayProcessPoolExecutor(Executor):
     finalizer : callable, optional
         Called without arguments as a worker ends, also on SIGTERM and when this process has died.
     on_worker_death : {'replace', 'break'}
-        ``'replace'``: only the call that the dead worker was running fails, with `WorkerDied`, and a new worker takes its place.
-        ``'break'``: the standard library's rule: all calls fail, and the pool is of no use any more.
+        ``'replace'``: only the call that the dead worker was running fails, with `WorkerDied`, and a new worker
+        takes its place. ``'break'``: the standard library's rule: all calls fail, and the pool is of no use any more.
     max_bytes : int, optional
-        Bound, in bytes, of the shared memory that this process tree takes. Default: 80 % of the smaller of physical memory and the
-        control group's limit.
+        Bound, in bytes, of the shared memory that this process tree takes. Default: 80 % of the smaller of physical
+        memory and the control group's limit.
 
     Raises
     ------
@@ -109,8 +109,9 @@ class SharedArrayProcessPoolExecutor(Executor):
                 raise TypeError(f"{name} must be a callable, not {type(value).__name__}")
         if on_worker_death not in ("replace", "break"):
             raise ValueError(f"on_worker_death must be 'replace' or 'break', not {on_worker_death!r}")
-        if max_bytes is not None:
-            _core.set_limit(_checked_count("max_bytes", max_bytes))
+        limit = _checked_count("max_bytes", max_bytes)
+        if limit is not None:
+            _core.set_limit(limit)
         method = _checked_method(mp_context)
         settings = WorkerSettings(method, initializer, tuple(initargs), finalizer, tasks)
         self._max_workers = workers or len(os.sched_getaffinity(0))
@@ -127,9 +128,9 @@ class SharedArrayProcessPoolExecutor(Executor):
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> CallFuture:
         """Schedule ``fn(*args, **kwargs)`` in a worker.
 
-        An array in shared memory goes by name: both sides see the same bytes, and what the worker writes is seen here. A plain array
-        is copied once, private to the call and writeable. A future of this executor among the arguments is waited for, and replaced
-        by its result.
+        An array in shared memory goes by name: both sides see the same bytes, and what the worker writes is seen
+        here. A plain array is copied once, private to the call and writeable. A future of this executor among the
+        arguments is waited for, and replaced by its result.
 
         Returns
         -------
@@ -148,7 +149,7 @@ class SharedArrayProcessPoolExecutor(Executor):
             raise TypeError(f"fn must be a callable, not {type(fn).__name__}")
         return self._pool.submit(Kind.CALL, fn, args, kwargs)
 
-    def map(  # type: ignore[override]
+    def map(
         self,
         fn: Callable[..., T],
         *iterables: Iterable[Any],
@@ -275,7 +276,7 @@ def _checked_method(context: BaseContext | None) -> str:
     return method
 
 
-# ---- the end of the process ------------------------------------------------------------------------------------------------
+# ---- the end of the process ----------------------------------------------------------------------
 
 _pools: "weakref.WeakSet[Pool]" = weakref.WeakSet()
 _registered_in = 0  # the process whose exit ends its pools
@@ -294,7 +295,9 @@ def _end_pools() -> None:
 
 
 def _register_exit() -> None:
-    """Pools that are still open end before the interpreter does: its threads first, or, in a multiprocessing child, its children."""
+    """Pools that are still open end before the interpreter does: its threads first, or, in a multiprocessing child,
+    its children.
+    """
     global _registered_in
     if _registered_in != os.getpid():
         _registered_in = os.getpid()

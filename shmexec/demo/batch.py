@@ -59,9 +59,7 @@ class _Chain:
 class Batch:
     """At most `in_flight` pictures are under way, one call each; only the newest array of each is kept."""
 
-    def __init__(
-        self, pool: Executor, in_flight: int, progress: Progress, pickled: PickledBytes | None = None
-    ) -> None:
+    def __init__(self, pool: Executor, in_flight: int, progress: Progress, pickled: PickledBytes | None = None) -> None:
         self._pool, self._in_flight = pool, in_flight
         self._progress, self._pickled = progress, pickled
         self._running: dict[Future[Any], _Chain] = {}

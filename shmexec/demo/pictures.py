@@ -93,9 +93,7 @@ def _files_in(folder: Path) -> list[Path]:
     return files
 
 
-def _load_file(
-    path: Path, megapixels: float, at_most: int, pictures: list[Picture], problems: list[Problem]
-) -> None:
+def _load_file(path: Path, megapixels: float, at_most: int, pictures: list[Picture], problems: list[Problem]) -> None:
     wanted = len(pictures) + at_most
     try:
         for name, read in _arrays_in(path):

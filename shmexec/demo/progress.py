@@ -11,9 +11,7 @@ _BAR = 16  # characters
 class Progress:
     """Counts steps done out of `total`; writes to `stream`."""
 
-    def __init__(
-        self, label: str, total: int, stream: TextIO, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, label: str, total: int, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
         self._label, self._total, self._stream, self._clock = label, total, stream, clock
         self._done = 0
         self._began = clock()

@@ -35,8 +35,7 @@ def table(plain: Run, shared: Run, sharing_seconds: float) -> str:
         ("results", "equal" if results_are_equal(plain, shared) else "DIFFERENT", "", ""),
     ]
     return "\n".join(
-        f"{label:<{_LABEL}} {left:<{_COLUMN}}{right:<{_COLUMN}}{note}".rstrip()
-        for label, left, right, note in rows
+        f"{label:<{_LABEL}} {left:<{_COLUMN}}{right:<{_COLUMN}}{note}".rstrip() for label, left, right, note in rows
     )
 
 
@@ -53,9 +52,7 @@ def as_json(
     return json.dumps(
         {
             "workers": workers,
-            "pictures": [
-                {"name": p.name, "shape": p.pixels.shape, "dtype": str(p.pixels.dtype)} for p in pictures
-            ],
+            "pictures": [{"name": p.name, "shape": p.pixels.shape, "dtype": str(p.pixels.dtype)} for p in pictures],
             "runs": [
                 {
                     "executor": run.executor,

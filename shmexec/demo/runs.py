@@ -54,9 +54,7 @@ def run_with_shared_executor(pictures: Sequence[Picture], workers: int) -> Run:
 
         def bytes_moved() -> Bytes:
             stats = pool.stats()
-            return Bytes(
-                stats.bytes_copied_in, stats.bytes_copied_out, stats.bytes_by_name_in, stats.bytes_by_name_out
-            )
+            return Bytes(stats.bytes_copied_in, stats.bytes_copied_out, stats.bytes_by_name_in, stats.bytes_by_name_out)
 
         return _measured("SharedExecutor", pool, pictures, workers, bytes_moved)
 

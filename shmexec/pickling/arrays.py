@@ -1,7 +1,7 @@
 """How an array crosses: by name, copied into shared memory, inside the message, or by file.
 
-What follows from DESIGN's table "what crosses, and how": an array in shared memory keeps its writeable flag, since both sides see
-the same bytes; a plain one arrives as a private, writeable copy, whatever its size.
+What follows from DESIGN's table "what crosses, and how": an array in shared memory keeps its writeable flag, since
+both sides see the same bytes; a plain one arrives as a private, writeable copy, whatever its size.
 """
 
 import mmap
@@ -13,9 +13,14 @@ from numpy.typing import NDArray
 
 from shmexec import _core
 
+_byte_bounds: Any = (
+    np.lib.array_utils.byte_bounds if hasattr(np.lib, "array_utils") else getattr(np, "byte_bounds", None)
+)
+
 Reduced = tuple[Any, ...]
 
-# Measured break-even of "copy into a block" against "inside the message": 8-32 KiB on 2 MiB pages, 64 KiB on 4 KiB pages.
+# Measured break-even of "copy into a block" against "inside the message": 8-32 KiB on 2 MiB pages, 64 KiB on 4 KiB
+# pages.
 THRESHOLD = 32 << 10
 _THRESHOLD_SMALL_PAGES = 64 << 10
 
@@ -78,7 +83,7 @@ def _dtype_token(dtype: np.dtype[Any]) -> np.dtype[Any] | str:
     return dtype.str if dtype.isbuiltin == 1 and dtype.kind in "biufc" and dtype.metadata is None else dtype
 
 
-# ---- subclasses ------------------------------------------------------------------------------------------------------------------
+# ---- subclasses ----------------------------------------------------------------------------------
 
 
 def _reduce_subclass(array: NDArray[Any]) -> Reduced | None:
@@ -88,7 +93,11 @@ def _reduce_subclass(array: NDArray[Any]) -> Reduced | None:
     for name in "__reduce__", "__reduce_ex__", "__setstate__":
         if getattr(kind, name) is not getattr(own_way, name) and kind is not np.memmap:
             return None  # it knows better how it is pickled
-    return _subclass, (kind, array.view(np.ndarray), getattr(array, "__dict__", None) if kind is not np.memmap else None)
+    return _subclass, (
+        kind,
+        array.view(np.ndarray),
+        getattr(array, "__dict__", None) if kind is not np.memmap else None,
+    )
 
 
 def _subclass(kind: type[NDArray[Any]], array: NDArray[Any], attributes: dict[str, Any] | None) -> NDArray[Any]:
@@ -98,7 +107,7 @@ def _subclass(kind: type[NDArray[Any]], array: NDArray[Any], attributes: dict[st
     return made
 
 
-# ---- memmap: by file -----------------------------------------------------------------------------------------------------------
+# ---- memmap: by file -----------------------------------------------------------------------------
 
 
 def _reduce_memmap(array: Any) -> Reduced | None:
@@ -106,7 +115,7 @@ def _reduce_memmap(array: Any) -> Reduced | None:
     mapping, path = getattr(array, "_mmap", None), array.filename
     if mapping is None or path is None or array.mode not in ("r", "r+", "w+") or not array.size:
         return None  # mode "c": what was written is in no file
-    low, high = np.lib.array_utils.byte_bounds(array) if hasattr(np.lib, "array_utils") else np.byte_bounds(array)
+    low, high = _byte_bounds(array)
     start = np.frombuffer(mapping, np.uint8).ctypes.data
     try:
         size = os.stat(path).st_size

@@ -1,4 +1,6 @@
-"""How the buffers of PEP 574 cross: pandas, Arrow and whoever else hands `pickle.PickleBuffer`s out, each as an array would."""
+"""How the buffers of PEP 574 cross: pandas, Arrow and whoever else hands `pickle.PickleBuffer`s out, each as an
+array would.
+"""
 
 import pickle
 from collections.abc import Iterable
@@ -34,6 +36,6 @@ def place_buffer(buffer: pickle.PickleBuffer, account: Account) -> Place | None:
 def open_places(places: Iterable[Place]) -> list[memoryview]:
     """The receiver's half: the same bytes."""
     return [
-        memoryview(_core.hold(number, birth, readonly))[offset : offset + size]  # type: ignore[arg-type]
+        memoryview(_core.hold(number, birth, readonly))[offset : offset + size]
         for number, birth, offset, size, readonly in places
     ]

@@ -1,12 +1,12 @@
 """How the function of a call crosses: by reference if it can be imported, else by value; shipped once per worker.
 
-A function by reference is resolved once in each worker. One by value (a lambda, a closure, a function of `__main__`, a partial, a
-bound method) is pickled for each call, since what it closes over may have changed; its bytes are shipped once, and loaded anew for
-each call, so that no call sees what another did to the captured values. A function whose bytes are long or name blocks is shipped with
-each call: a cache would keep its arrays alive.
+A function by reference is resolved once in each worker. One by value (a lambda, a closure, a function of `__main__`,
+a partial, a bound method) is pickled for each call, since what it closes over may have changed; its bytes are
+shipped once, and loaded anew for each call, so that no call sees what another did to the captured values. A function
+whose bytes are long or name blocks is shipped with each call: a cache would keep its arrays alive.
 
-Both sides keep the same least-recently-used table, moved by the same sequence of messages, so neither has to tell the other what it
-has forgotten.
+Both sides keep the same least-recently-used table, moved by the same sequence of messages, so neither has to tell
+the other what it has forgotten.
 """
 
 import hashlib

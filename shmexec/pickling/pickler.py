@@ -1,9 +1,11 @@
 """Objects to bytes and holds, and back.
 
 Purpose: one `dump` and one `load` for arguments, results, functions and exceptions.
-Guarantees: a `Packed` holds every block that its bytes name, until it is released; `load` of bytes whose blocks somebody holds
-    never finds a stale name. What lives in `__main__` or has no name to import it by goes by value (cloudpickle).
-Assumptions: the bytes come from a process of the same tree. Loading runs the code that they name, as pickle always does.
+Guarantees: a `Packed` holds every block that its bytes name, until it is released; `load` of bytes whose blocks
+    somebody holds never finds a stale name. What lives in `__main__` or has no name to import it by goes by value
+    (cloudpickle).
+Assumptions: the bytes come from a process of the same tree. Loading runs the code that they name, as pickle always
+    does.
 """
 
 import io
@@ -102,7 +104,7 @@ def load(data: bytes | memoryview) -> Any:
 
 
 def array_reducer(holds: _core.Holds) -> Any:
-    """A `reducer_override` for other picklers (a worker's start): arrays by name, held by `holds`; all else is theirs."""
+    """A `reducer_override` for other picklers (a worker's start): arrays by name, held by `holds`; the rest is theirs."""
 
     @dataclass
     class Kept:

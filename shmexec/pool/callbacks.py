@@ -1,4 +1,6 @@
-"""The thread in which users' callbacks run: they may block, submit, raise, or ask for other results, and hold nobody up but each other."""
+"""The thread in which users' callbacks run: they may block, submit, raise, or ask for other results, and hold nobody
+up but each other.
+"""
 
 import threading
 from collections.abc import Callable

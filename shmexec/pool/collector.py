@@ -1,11 +1,11 @@
 """The thread that waits for answers and deaths.
 
-Some facts: a worker rings by writing to an event descriptor, but only if the hub says that the collector sleeps; a worker that
-is killed between deciding to ring and ringing is seen by its pidfd, in the same sleep; what is read from a ring after the death is
-certain is all that there will ever be.
+Some facts: a worker rings by writing to an event descriptor, but only if the hub says that the collector sleeps; a
+worker that is killed between deciding to ring and ringing is seen by its pidfd, in the same sleep; what is read from
+a ring after the death is certain is all that there will ever be.
 
-What this means for us: one sleep, in epoll, for the event and all pidfds; arm the hub, then look at every ring once more, then sleep;
-at a death, first drain the ring, then judge.
+What this means for us: one sleep, in epoll, for the event and all pidfds; arm the hub, then look at every ring once
+more, then sleep; at a death, first drain the ring, then judge.
 """
 
 import os

@@ -1,8 +1,9 @@
 """The workers of a pool: started, stopped, buried.
 
-Guarantees: what a start opens is closed again if it fails; a dead worker's slot is reaped before anything else learns of the death, so
-    that the memory which it held is there for the next call.
-Assumptions: `bury` is called once for each worker, by the collector, when its death is certain and its answers are read.
+Guarantees: what a start opens is closed again if it fails; a dead worker's slot is reaped before anything else
+    learns of the death, so that the memory which it held is there for the next call.
+Assumptions: `bury` is called once for each worker, by the collector, when its death is certain and its answers are
+    read.
 """
 
 import contextlib

@@ -120,9 +120,7 @@ class ForkServer:
             ends.enter_context(theirs)
             owner = open_pidfd(os.getpid())
             ends.callback(os.close, owner)
-            command = COMMAND.format(
-                path=search_path(), control=theirs.fileno(), owner=owner, preload=self._preload
-            )
+            command = COMMAND.format(path=search_path(), control=theirs.fileno(), owner=owner, preload=self._preload)
             executable = os.fsdecode(spawn.get_executable())
             arguments = [executable, *_util._args_from_interpreter_flags(), "-c", command]
             with signals_blocked():

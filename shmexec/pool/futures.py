@@ -1,7 +1,7 @@
 """The future of a call: its value arrives pickled and is unpickled by whoever asks for it first.
 
-So a result that only goes on to another call is never unpickled in the parent, the collector never runs the code of a class that a
-result happens to have, and one that cannot be unpickled fails its own future.
+So a result that only goes on to another call is never unpickled in the parent, the collector never runs the code of
+a class that a result happens to have, and one that cannot be unpickled fails its own future.
 """
 
 from collections.abc import Callable
@@ -43,7 +43,7 @@ class CallFuture(Future[Any]):
 
     def peek_packed(self) -> Packed | None:
         """The value as it came, if nobody has read it yet: to be sent on."""
-        result = self._result  # type: ignore[has-type]
+        result = self._result
         return result.packed if type(result) is _Unread else None
 
     def result(self, timeout: float | None = None) -> Any:
@@ -52,18 +52,18 @@ class CallFuture(Future[Any]):
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         error = super().exception(timeout)
-        if error is None and type(self._result) is _Unread:  # type: ignore[has-type]
+        if error is None and type(self._result) is _Unread:
             try:
                 self._read()
             except BaseException:
-                return self._exception  # type: ignore[has-type,no-any-return]
+                return self._exception
         return error
 
     def _read(self) -> Any:
         with self._condition:  # one reads, the others wait; re-entrant
-            if type(self._result) is _Unread:  # type: ignore[has-type]
+            if type(self._result) is _Unread:
                 try:
-                    self._result = load(self._result.packed.data)  # type: ignore[has-type]
+                    self._result = load(self._result.packed.data)
                 except Exception as error:
                     error.add_note("The call returned, but its result cannot be unpickled in this process.")
                     self._result, self._exception = None, error

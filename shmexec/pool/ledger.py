@@ -10,7 +10,8 @@ The life of a call::
 
     BLOCKED -> WAITING -> PACKING -> PACKED -> SENT -> ENDED
        (its arguments         ^         ^        |
-        are futures)          |         '--------'  given back: withdrawn for an idle worker, or its worker died before it began
+        are futures)          |         '--------'  given back: withdrawn for an idle worker, or its worker died
+        before it began
                               '--- in the hands of the thread that pickles it
     from BLOCKED, WAITING, PACKED also -> ENDED (cancelled), from PACKING (cannot be pickled)
 """
@@ -48,10 +49,11 @@ class Seat:
     sent: deque[Any] = field(default_factory=deque)  # of calls, in the order of its ring
     is_ready: bool = False
     is_leaving: bool = False  # takes no more calls
+    is_full: bool = False  # its ring is, of calls that were withdrawn and that it has not skipped yet
 
     @property
     def room(self) -> int:
-        return 0 if self.is_leaving else self.depth - len(self.sent)
+        return 0 if self.is_leaving or self.is_full else self.depth - len(self.sent)
 
 
 @dataclass(frozen=True)
@@ -141,6 +143,11 @@ class Ledger:
         """It could not be put into the worker's ring."""
         self._packed.appendleft(call)
 
+    def look_again(self) -> None:
+        """The workers may have skipped withdrawn calls: their rings may have room again."""
+        for seat in self.seats:
+            seat.is_full = False
+
     def withdrawn(self, seat: Seat, call: Any, *, taken_back: bool) -> None:
         """It was taken back from the ring, or had been begun."""
         if taken_back:
@@ -185,7 +192,7 @@ class Ledger:
         return self._give_back(seat)
 
     def died(self, seat: Seat, victim: Any | None) -> None:
-        """The worker is dead. Its calls come back, but for the `victim`, which it had begun: the caller has to end that one."""
+        """The worker is dead. Its calls come back, but for the `victim`, which it had begun: the caller ends that one."""
         if victim is not None:
             seat.sent.remove(victim)
         seat.is_leaving = True

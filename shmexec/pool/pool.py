@@ -1,10 +1,12 @@
 """The pool: puts the ledger's decisions into effect.
 
 Purpose: calls in, futures out; workers are started when they are needed and replaced when they die.
-Guarantees: a worker's death fails the call that it was running and no other; no call is lost and none runs twice; a thread that calls
-    `submit` never waits for a worker; user code (pickling, callbacks) never runs under the pool's lock.
-Assumptions: the ledger, the seats and the rings' producer side are touched under `_lock` only; the rings' consumer side and the dead by
-    the collector only. No lock is needed for a call's own fields: one thread at a time has it in hand, as the ledger says.
+Guarantees: a worker's death fails the call that it was running and no other; no call is lost and none runs twice; a
+    thread that calls `submit` never waits for a worker; user code (pickling, callbacks) never runs under the pool's
+    lock.
+Assumptions: the ledger, the seats and the rings' producer side are touched under `_lock` only; the rings' consumer
+    side and the dead by the collector only. No lock is needed for a call's own fields: one thread at a time has it
+    in hand, as the ledger says.
 """
 
 import itertools
@@ -78,9 +80,11 @@ class Pool:
         self._collecting = False
         self._crew.prepare()
 
-    # ---- for the executor ----------------------------------------------------------------------------------------------------
+    # ---- for the executor ------------------------------------------------------------------------
 
-    def submit(self, kind: Kind, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> CallFuture:
+    def submit(
+        self, kind: Kind, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> CallFuture:
         """A new call. Raises RuntimeError when the pool is closed, BrokenProcessPool when it is broken."""
         future = CallFuture(self)
         name = failures.name_of(function)
@@ -102,7 +106,9 @@ class Pool:
         with self._lock:
             first, self._closing = not self._closing, True
             if cancel_futures:
-                cancelled = [call for call in self._ledger.pending() if call.state in (CallState.WAITING, CallState.BLOCKED)]
+                cancelled = [
+                    call for call in self._ledger.pending() if call.state in (CallState.WAITING, CallState.BLOCKED)
+                ]
             collecting = self._collecting
             idle_end = first and not collecting and self._ledger.is_idle and not self._workers
         for call in cancelled:
@@ -167,7 +173,7 @@ class Pool:
         self._callbacks.put(callback)
         return True
 
-    # ---- steps -----------------------------------------------------------------------------------------------------------------
+    # ---- steps -----------------------------------------------------------------------------------
 
     def _feed(self) -> None:
         """Do what is to be done, until something else has to happen first."""
@@ -241,7 +247,8 @@ class Pool:
     def _send(self, step: Send) -> tuple[Call, BaseException] | None:
         """Under the lock: put a packed call into a worker's ring."""
         call, worker = step.call, self._workers[step.seat]
-        assert call.packed is not None and call.function_packed is not None
+        assert call.packed is not None
+        assert call.function_packed is not None
         shipped = worker.shipped.part_to_ship(call.function_number, bytes(call.function_packed.data))
         if call.function_number == 0:
             call.packed.holds.add_all(call.function_packed.holds)
@@ -252,12 +259,13 @@ class Pool:
         except MemoryError as error:
             self._ledger.not_sent(call)
             return call, error
-        except _core.BadMessage:
-            position = None
-        if position is None:  # its ring makes no sense: a stray write. Its death is judged like any other
+        except _core.BadMessage:  # a stray write: its death is judged like any other
             worker.process.kill()
-            self._ledger.not_sent(call)
             step.seat.is_leaving = True
+            position = None
+        if position is None:
+            step.seat.is_full = True
+            self._ledger.not_sent(call)
             return None
         worker.shipped.shipped(call.function_number)
         call.position = position
@@ -283,7 +291,7 @@ class Pool:
             self._ledger.started(worker.seat)
             self._collector.watch(worker)
 
-    # ---- what comes back: the collector's thread ---------------------------------------------------------------------------------
+    # ---- what comes back: the collector's thread -------------------------------------------------
 
     def _on_answer(self, worker: Worker, message: _core.Message) -> None:
         match message.kind:
@@ -296,7 +304,9 @@ class Pool:
                 self.tally.bytes_by_name_out += cost.bytes_by_name
                 self.tally.bytes_copied_out += cost.bytes_copied
                 if message.kind == Kind.RESULT:
-                    self._finish(call, packed=Packed(message.second, message.holds, cost.bytes_by_name, cost.bytes_copied))
+                    self._finish(
+                        call, packed=Packed(message.second, message.holds, cost.bytes_by_name, cost.bytes_copied)
+                    )
                 else:
                     self._finish(call, error=failures.load_exception(message.second))
             case Kind.READY:
@@ -346,6 +356,8 @@ class Pool:
 
     def _on_round(self) -> bool:
         """Whether the collector goes on."""
+        with self._lock:
+            self._ledger.look_again()
         self._feed()
         with self._lock:
             ending = self._broken is not None or (self._closing and self._ledger.is_idle)
@@ -367,9 +379,8 @@ class Pool:
         call.release()
         if packed is not None:
             call.future.set_packed(packed)
-        elif error is not None:
-            if call.future.running() or call.future.set_running_or_notify_cancel():
-                call.future.set_exception(error)
+        elif error is not None and (call.future.running() or call.future.set_running_or_notify_cancel()):
+            call.future.set_exception(error)
         self._release_dependents(call.future)
 
     def _release_dependents(self, future: CallFuture) -> None:

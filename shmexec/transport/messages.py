@@ -1,6 +1,7 @@
 """The table of messages: what the parent and a worker say to each other, and what a worker is started with.
 
-A message has a kind, the number of a call, the number of a function, and a payload of two parts; `shmexec._core.Channel` carries it.
+A message has a kind, the number of a call, the number of a function, and a payload of two parts;
+`shmexec._core.Channel` carries it.
 
 ===============  =====================================  ===========================================
 parent -> worker first part                             second part

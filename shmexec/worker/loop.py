@@ -1,10 +1,10 @@
 """The worker's loop: take a task, run it, answer.
 
 Purpose: everything between a worker's start and its end.
-Guarantees: each task that was begun is answered, unless the process dies; whatever a call raises, `SystemExit` and what cannot be
-    pickled included, becomes the answer of that call alone.
-Assumptions: one thread, the main one, runs the loop. SIGTERM raises SystemExit in it, once, and the loop looks again after each
-    call whether that was swallowed.
+Guarantees: each task that was begun is answered, unless the process dies; whatever a call raises, `SystemExit` and
+    what cannot be pickled included, becomes the answer of that call alone.
+Assumptions: one thread, the main one, runs the loop. SIGTERM raises SystemExit in it, once, and the loop looks again
+    after each call whether that was swallowed.
 """
 
 import atexit
@@ -67,6 +67,7 @@ class Loop:
                 _core.answer_trim()
             elif message.withdrawn:
                 self._functions.note(message.function, message.first)
+                self._hub.ring()  # no answer will tell the parent that the ring has room again
             elif message.kind == Kind.STOP:
                 return
             else:
@@ -115,7 +116,7 @@ class Loop:
             raise failures.explain(error, what) from error
 
     def _answer(self, kind: Kind, call: int, first: bytes, packed: Packed) -> None:
-        while not self._channel.answer(kind, call, packed.holds, first, packed.data):
+        while not self._channel.answer(kind, call, packed.holds, first, bytes(packed.data)):
             self._channel.wait_task(1_000_000)  # the parent has not read two answers yet: there is nothing to hurry for
             ending.raise_if_ending()
         self._hub.ring()
