@@ -43,29 +43,40 @@ class Forwarded:
         self.packed = packed
 
 
-class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
-    def __init__(self, file: io.BytesIO) -> None:
-        super().__init__(file, protocol=5, buffer_callback=self._place)
-        self.holds = _core.Holds()
+class _Account:
+    """What one dump holds and counts. Apart from the pickler: a pickler that refers to itself keeps its arrays alive."""
+
+    __slots__ = ("bytes_by_name", "bytes_copied", "holds", "places")
+
+    def __init__(self, holds: _core.Holds) -> None:
+        self.holds = holds
         self.places: list[buffers.Place] = []
         self.bytes_by_name = 0
         self.bytes_copied = 0
 
-    def reducer_override(self, obj: Any) -> Any:
-        if isinstance(obj, np.ndarray):
-            reduced = arrays.reduce_array(obj, self)
-            return NotImplemented if reduced is None else reduced
-        if type(obj) is Forwarded:
-            self.holds.add_all(obj.packed.holds)
-            self.bytes_by_name += obj.packed.bytes_by_name + obj.packed.bytes_copied
-            return load, (bytes(obj.packed.data),)
-        return super().reducer_override(obj)
-
-    def _place(self, buffer: pickle.PickleBuffer) -> bool:
+    def place(self, buffer: pickle.PickleBuffer) -> bool:
+        """A buffer's place beside the message; true: it goes inside."""
         place = buffers.place_buffer(buffer, self)
         if place is not None:
             self.places.append(place)
-        return place is None  # true: inside the message
+        return place is None
+
+
+class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+    def __init__(self, file: io.BytesIO, account: _Account) -> None:
+        super().__init__(file, protocol=5, buffer_callback=account.place)
+        self._account = account
+
+    def reducer_override(self, obj: Any) -> Any:
+        if isinstance(obj, np.ndarray):
+            reduced = arrays.reduce_array(obj, self._account)
+            return NotImplemented if reduced is None else reduced
+        if type(obj) is Forwarded:
+            packed = obj.packed
+            self._account.holds.add_all(packed.holds)
+            self._account.bytes_by_name += packed.bytes_by_name + packed.bytes_copied
+            return load, (bytes(packed.data),)
+        return super().reducer_override(obj)
 
 
 def is_plain(values: tuple[Any, ...]) -> bool:
@@ -85,12 +96,12 @@ def dump(obj: Any) -> Packed:
         data = pickle.dumps(obj, 5)
         return Packed(data, _core.Holds(), 0, 0)
     file = io.BytesIO()
-    pickler = _Pickler(file)
-    pickler.dump(obj)
+    account = _Account(_core.Holds())
+    _Pickler(file, account).dump(obj)
     data = file.getvalue()
-    if pickler.places:
-        data = b"".join((_WITH_BUFFERS, pickle.dumps(pickler.places, 5), data))
-    return Packed(data, pickler.holds, pickler.bytes_by_name, pickler.bytes_copied)
+    if account.places:
+        data = b"".join((_WITH_BUFFERS, pickle.dumps(account.places, 5), data))
+    return Packed(data, account.holds, account.bytes_by_name, account.bytes_copied)
 
 
 def load(data: bytes | memoryview) -> Any:
@@ -104,15 +115,9 @@ def load(data: bytes | memoryview) -> Any:
 
 
 def array_reducer(holds: _core.Holds) -> Any:
-    """A `reducer_override` for other picklers (a worker's start): arrays by name, held by `holds`; the rest is theirs."""
+    """A `reducer_override` for other picklers (of a worker's start): arrays by name, held by `holds`; no more."""
 
-    @dataclass
-    class Kept:
-        holds: _core.Holds
-        bytes_by_name: int = 0
-        bytes_copied: int = 0
-
-    account = Kept(holds)
+    account = _Account(holds)
 
     def reduce(obj: object) -> Any:
         reduced = arrays.reduce_array(obj, account) if isinstance(obj, np.ndarray) else None

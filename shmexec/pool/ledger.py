@@ -192,7 +192,7 @@ class Ledger:
         return self._give_back(seat)
 
     def died(self, seat: Seat, victim: Any | None) -> None:
-        """The worker is dead. Its calls come back, but for the `victim`, which it had begun: the caller ends that one."""
+        """The worker is dead. Its calls come back, but for the `victim`, which it had begun; the caller ends that."""
         if victim is not None:
             seat.sent.remove(victim)
         seat.is_leaving = True
