@@ -67,7 +67,7 @@ cdef class Message:
     cdef readonly object first   # bytes, or a memoryview of the spilled block
     cdef readonly object second
     cdef readonly Holds holds    # None in a worker: the parent holds a task's blocks
-    cdef readonly bint withdrawn # a task that the parent took back: only what it ships along counts
+    cdef readonly bint withdrawn  # a task that the parent took back: only what it ships along counts
 
 
 cdef int fill(Message message, sx_heap_t *heap, sx_message_t *raw) except -1:

@@ -416,7 +416,8 @@ cdef object rebuild(Block block, Py_ssize_t offset, dtype, tuple shape, tuple st
     cdef char *low
     cdef char *high
     cdef char *start = sx_heap_start(block.heap, block.name.block)
-    array = array_over(block, start + offset, cnp.dtype(dtype) if type(dtype) is str else dtype, shape, strides, writeable, fortran)
+    descr = cnp.dtype(dtype) if type(dtype) is str else dtype
+    array = array_over(block, start + offset, descr, shape, strides, writeable, fortran)
     bounds(array, &low, &high)
     if low < start or high > start + sx_heap_size(block.heap, block.name.block):
         raise ValueError("the name of a shared array reaches beyond its block")
