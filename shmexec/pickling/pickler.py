@@ -44,7 +44,7 @@ class Forwarded:
 
 
 class _Account:
-    """What one dump holds and counts. Apart from the pickler: a pickler that refers to itself keeps its arrays alive."""
+    """What one dump holds and counts. Apart from the pickler, which would refer to itself and keep its arrays alive."""
 
     __slots__ = ("bytes_by_name", "bytes_copied", "holds", "places")
 

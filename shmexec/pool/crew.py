@@ -18,7 +18,7 @@ from shmexec.pickling.functions import Shipped
 from shmexec.pickling.pickler import array_reducer
 from shmexec.pool.launcher import Launcher, WorkerProcess
 from shmexec.pool.ledger import Seat
-from shmexec.transport.messages import DEPTH, Kind, WorkerJob
+from shmexec.transport.messages import DEPTH, Kind, WorkerHead, WorkerJob
 
 _ENTRY = "shmexec.worker.loop:run"
 _PRELOAD = ("numpy", "shmexec.worker.loop")
@@ -77,29 +77,22 @@ class Crew:
         slot = _core.reserve_slot()
         try:
             channel = _core.Channel.create(slot)
-            job = WorkerJob(
-                slot,
-                channel.name,
-                self._hub.name,
-                self._settings.initializer,
-                self._settings.initargs,
-                self._settings.finalizer,
-                self._settings.max_tasks,
-            )
-            process = self._launch(job, f"SharedExecutor-{number}", slot, as_replacement)
+            head = WorkerHead(slot, channel.name, self._hub.name, self._settings.max_tasks)
+            process = self._launch(head, f"SharedExecutor-{number}", as_replacement)
         except BaseException:
             _core.reap_slot(slot)
             raise
         return Worker(process, channel, slot, Seat(number, DEPTH), Shipped())
 
-    def _launch(self, job: WorkerJob, name: str, slot: int, as_replacement: bool) -> WorkerProcess:
+    def _launch(self, head: WorkerHead, name: str, as_replacement: bool) -> WorkerProcess:
+        job = WorkerJob(self._settings.initializer, self._settings.initargs, self._settings.finalizer)
         fds = (_core.open_heap(), self._hub.event)
         if as_replacement and self._replacer is not self._launcher:
             try:
-                return self._replacer.start(_ENTRY, job, name=name, fds=fds)
+                return self._replacer.start(_ENTRY, head, job, name=name, fds=fds)
             except (RuntimeError, TypeError):
                 pass  # initargs that can only be inherited, as a lock of the fork context: then it must be a fork
-        return self._launcher.start(_ENTRY, job, name=name, fds=fds, fork_guard=_as_worker(slot))
+        return self._launcher.start(_ENTRY, head, job, name=name, fds=fds, fork_guard=_as_worker(head.slot))
 
     def bury(self, worker: Worker) -> int | None:
         """Take back all that a dead worker held; its exit code."""

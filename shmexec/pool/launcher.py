@@ -86,18 +86,21 @@ class Launcher:
     def start(
         self,
         entry: str,
+        head: object,
         job: object,
         *,
         name: str,
         fds: Sequence[int] = (),
         fork_guard: AbstractContextManager[None] | None = None,
     ) -> WorkerProcess:
-        """Start a worker that calls ``entry(job, fds)``, and ends when that returns.
+        """Start a worker that calls ``entry(head, load, fds)``, and ends when that returns.
 
         Parameters
         ----------
         entry : str
             "package.module:function".
+        head : object
+            What the worker needs to know before it can load the job with ``load()``; plain data.
         job : object
             Inherited under fork, by value else. Locks, queues and connections of the same context may be in
             it; the caller keeps them alive until the worker has them.
@@ -123,13 +126,13 @@ class Launcher:
             ends.callback(os.close, owner)
             if self.method == "fork":
                 inherited = tuple(map(SameDescriptor, fds))
-                request = self._request(entry, InheritedJob(job), inherited, SameDescriptor(owner), name)
+                request = self._request(entry, head, InheritedJob(job), inherited, SameDescriptor(owner), name)
                 return _start_forked(request, fork_guard or contextlib.nullcontext())
             passing = Passing(by_socket=self.method == "forkserver")
             with spawning(passing):
                 passed = tuple(map(passing.descriptor, fds))
                 pickled = pickle_job(job, self._reducer)
-                request = self._request(entry, pickled, passed, passing.descriptor(owner), name)
+                request = self._request(entry, head, pickled, passed, passing.descriptor(owner), name)
                 payload = write_payload(WORKER, request, environment=self.method == "forkserver")
             ends.callback(os.close, payload)
             if self.method == "spawn":
@@ -152,9 +155,10 @@ class Launcher:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def _request(self, entry: str, job: Job, descriptors: Any, owner: Any, name: str) -> StartRequest:
+    def _request(self, entry: str, head: object, job: Job, descriptors: Any, owner: Any, name: str) -> StartRequest:
         return StartRequest(
             entry=entry,
+            head=head,
             job=job,
             descriptors=descriptors,
             owner=owner,

@@ -77,11 +77,12 @@ class PickledJob:
 class StartRequest:
     """Who the worker is and what it runs.
 
-    ``entry`` ("package.module:function") is called with the job and the list of descriptors. ``owner`` is a
-    pidfd of the parent.
+    ``entry`` ("package.module:function") is called with the head, the job's ``load`` and the list of descriptors.
+    ``owner`` is a pidfd of the parent.
     """
 
     entry: str
+    head: object
     job: Job
     descriptors: tuple[Descriptor, ...]
     owner: Descriptor

@@ -61,13 +61,22 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class WorkerJob:
-    """What a worker is started with. Its two descriptors, of the heap and of the parent's event, come beside it."""
+class WorkerHead:
+    """Where a worker finds its heap, its channel and its parent: known before anything of the user's is loaded.
+
+    Its two descriptors, of the heap and of the parent's event, come beside it.
+    """
 
     slot: int
     channel: tuple[int, int]
     hub: tuple[int, int]
+    max_tasks: int | None
+
+
+@dataclass(frozen=True)
+class WorkerJob:
+    """What of the user's a worker runs as it comes up and as it ends; may name blocks of the heap."""
+
     initializer: Callable[..., Any] | None
     initargs: tuple[Any, ...]
     finalizer: Callable[[], Any] | None
-    max_tasks: int | None

@@ -74,9 +74,9 @@ class WorkerSelf(process.BaseProcess):
         descriptors = [descriptor.detach() for descriptor in request.descriptors]
         for number in descriptors:
             os.set_inheritable(number, False)  # by exec; a fork passes them on as it does all
-        entry, job = pkgutil.resolve_name(request.entry), request.job.load()
-        del request  # the pickle may be long
-        entry(job, descriptors)
+        entry, head, load = pkgutil.resolve_name(request.entry), request.head, request.job.load
+        del request
+        entry(head, load, descriptors)
 
 
 def fork_worker(request: StartRequest, guard: AbstractContextManager[None]) -> int:

@@ -9,29 +9,29 @@ Assumptions: one thread, the main one, runs the loop. SIGTERM raises SystemExit 
 
 import atexit
 import time
+from collections.abc import Callable
 from typing import Any
 
 from shmexec import _core
 from shmexec.pickling import failures
 from shmexec.pickling.functions import Received
 from shmexec.pickling.pickler import Packed, dump, load
-from shmexec.transport.messages import Cost, Kind, WorkerJob
+from shmexec.transport.messages import Cost, Kind, WorkerHead, WorkerJob
 from shmexec.worker import ending
 
 _NO_CALL = 0
 
 
-def run(job: WorkerJob, fds: list[int]) -> None:
+def run(head: WorkerHead, load_job: Callable[[], object], fds: list[int]) -> None:
     """The life of a worker: what `shmexec.worker.bootstrap` calls."""
     heap, event = fds
-    _core.attach_heap(heap, job.slot)
-    channel = _core.Channel.open(*job.channel)
-    loop = Loop(channel, _core.Hub.open(*job.hub, event), job.max_tasks)
+    _core.attach_heap(heap, head.slot)
+    channel = _core.Channel.open(*head.channel)
+    loop = Loop(channel, _core.Hub.open(*head.hub, event), head.max_tasks)
     ending.ring_on_term(channel.bell_address)
-    if not loop.initialize(job):
-        return
-    del job
-    loop.run()
+    if loop.initialize(load_job):
+        del load_job
+        loop.run()
 
 
 class Loop:
@@ -43,15 +43,17 @@ class Loop:
         self._functions = Received()
         self._left = max_tasks
 
-    def initialize(self, job: WorkerJob) -> bool:
+    def initialize(self, load_job: Callable[[], object]) -> bool:
         """Run the pool's initializer; False if it failed, which the parent is told."""
-        if job.initializer is not None:
-            try:
+        try:
+            job = load_job()
+            assert isinstance(job, WorkerJob)
+            if job.initializer is not None:
                 job.initializer(*job.initargs)
-            except BaseException as error:
-                ending.raise_if_ending()
-                self._answer(Kind.UNREADY, _NO_CALL, b"", failures.pack_exception(error))
-                return False
+        except BaseException as error:
+            ending.raise_if_ending()
+            self._answer(Kind.UNREADY, _NO_CALL, b"", failures.pack_exception(error))
+            return False
         if job.finalizer is not None:
             atexit.register(job.finalizer)  # not `finally`: from there on SIGTERM does not interrupt
         self._answer(Kind.READY, _NO_CALL, b"", _nothing())
