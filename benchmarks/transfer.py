@@ -2,9 +2,9 @@
 
     python benchmarks/transfer.py [--repeat 30] [--largest 1073741824]
 
-Prints medians in microseconds of `executor.submit(identity, array).result()`, the executors in turn in each round, so that
-a machine that changes its pace changes it for all. `shared` sends an array of `shmexec.empty`; `plain` an ordinary one, which is
-copied once.
+Prints medians in microseconds of `executor.submit(identity, array).result()`, the executors in turn in each round,
+so that a machine that changes its pace changes it for all. `shared` sends an array of `shmexec.empty`; `plain` an
+ordinary one, which is copied once.
 """
 
 import argparse
