@@ -52,9 +52,8 @@ def main() -> None:
             rounds = [{name: way() for name, way in ways.items()} for _ in range(repeat + 1)][1:]
             median = {name: statistics.median(r[name] for r in rounds) * 1e6 for name in ways}
             ratio = f"{median['stdlib'] / median['shared']:10.1f}" if "stdlib" in median else ""
-            print(
-                f"{size:14,} {median.get('stdlib', float('nan')):12.0f} {median['plain']:12.0f} {median['shared']:12.0f}   {ratio}"
-            )
+            figures = [median.get(name, float("nan")) for name in ("stdlib", "plain", "shared")]
+            print(f"{size:14,}", *(f"{figure:12.0f}" for figure in figures), f"  {ratio}")
             del shared, plain, ways
             size *= 8
 

@@ -187,21 +187,21 @@ cdef class Channel:
 
     def ring(self):
         """Wake the worker, whatever it sleeps for."""
-        sx_channel_ring_worker(self.channel, 1)
+        sx_channel_ring_worker(self.block.heap, self.channel, 1)
 
     # -- the worker
 
     @property
     def bell_address(self):
-        return <size_t> &self.channel.bell
+        return <size_t> &self.block.heap.slots[self.channel.worker_slot].bell
 
     def wait_task(self, int64_t nanoseconds=-1):
         """Sleep until a task is there, somebody rings, or a signal came. The caller looks at everything again."""
         cdef int code
-        cdef uint32_t seen = sx_channel_bell(self.channel)
+        cdef uint32_t seen = sx_channel_bell(self.block.heap, self.channel)
         PyErr_CheckSignals()  # after the bell was read: a signal that comes later has moved it
         with nogil:
-            code = sx_channel_wait(self.channel, seen, nanoseconds)
+            code = sx_channel_wait(self.block.heap, self.channel, seen, nanoseconds)
             sx_outbox_settle(self.block.heap, self.outbox, &self.channel.answers)
         if code == -EINTR:
             PyErr_CheckSignals()

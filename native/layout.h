@@ -90,7 +90,9 @@ typedef struct {
     sx_atomic64_t start_time; /* with pid: which process this is; 0 until it has come up */
     sx_atomic64_t guardian;   /* [incarnation:24 | slot:12 | 1], the pool parent who alone reaps this slot; 0: anybody */
     sx_atomic32_t pid;
-    uint32_t unused[7];
+    sx_atomic32_t bell;    /* counts; the futex that this process sleeps on. Here, since whoever rings late only wakes a newcomer */
+    sx_atomic32_t waiting; /* it sleeps, or is about to */
+    uint32_t unused[5];
 } sx_slot_t;
 static_assert(sizeof(sx_slot_t) == 64, "one cache line");
 

@@ -15,10 +15,13 @@ cdef extern from "heap.h" nogil:
         uint64_t identity
         uint64_t bytes_limit
         uint32_t huge_pages
+    ctypedef struct sx_slot_t:
+        uint32_t bell
     ctypedef struct sx_heap_t:
         sx_segment_t segment
         sx_header_t *header
         sx_identity_t *me
+        sx_slot_t *slots
         uint32_t extent_count
         int is_worker
     ctypedef struct sx_name_t:
@@ -86,7 +89,6 @@ cdef extern from "ring.h" nogil:
     ctypedef struct sx_ring_t:
         pass
     ctypedef struct sx_channel_t:
-        uint32_t bell
         uint32_t worker_slot
         sx_ring_t tasks
         sx_ring_t answers
@@ -121,9 +123,9 @@ cdef extern from "ring.h" nogil:
     int sx_task_start(const sx_message_t *message)
     int sx_task_withdraw(sx_ring_t *ring, uint64_t position)
     int sx_task_was_started(sx_ring_t *ring, uint64_t position)
-    void sx_channel_ring_worker(sx_channel_t *channel, int always)
-    uint32_t sx_channel_bell(sx_channel_t *channel)
-    int sx_channel_wait(sx_channel_t *channel, uint32_t seen, int64_t nanoseconds)
+    void sx_channel_ring_worker(sx_heap_t *heap, sx_channel_t *channel, int always)
+    uint32_t sx_channel_bell(sx_heap_t *heap, sx_channel_t *channel)
+    int sx_channel_wait(sx_heap_t *heap, sx_channel_t *channel, uint32_t seen, int64_t nanoseconds)
     void sx_hub_arm(sx_hub_t *hub)
     void sx_hub_disarm(sx_hub_t *hub)
     void sx_hub_ring(sx_hub_t *hub, int event_fd)

@@ -129,6 +129,6 @@ int sx_outbox_consume(sx_heap_t *heap, sx_channel_t *channel, const sx_message_t
         sx_heap_unpost(heap, channel->worker_slot, message->spill.block);
     sx_ring_pop(&channel->answers, message);
     if (message->flags & SX_HAS_LAZY)
-        sx_channel_ring_worker(channel, 0);
+        sx_channel_ring_worker(heap, channel, 0);
     return 0;
 }

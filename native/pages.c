@@ -5,6 +5,7 @@
  * leaves a bit too many, which costs a memset, never a wrong zero.
  */
 #include "heap.h"
+#include "slot.h"
 
 #include <errno.h>
 #include <string.h>
@@ -120,4 +121,7 @@ void sx_heap_trim(sx_heap_t *heap) {
     }
     SX_STEP();
     heap->trims_answered = sx_add_acq_rel(&heap->header->trim_requests, 1) + 1;
+    for (uint32_t slot = 2; slot < SX_SLOTS; slot += 2) /* who is awake looks before it sleeps or allocates again */
+        if (sx_load_acquire(&heap->slots[slot].waiting) && slot != heap->me->slot)
+            sx_slot_ring(&heap->slots[slot]);
 }

@@ -3,6 +3,7 @@
 #include "ring.h"
 
 #include "futex.h"
+#include "slot.h"
 #include <errno.h>
 #include <string.h>
 #include <unistd.h>
@@ -77,7 +78,7 @@ int sx_task_send(sx_heap_t *heap, sx_channel_t *channel, sx_message_t *message) 
                             .second_bytes = message->second_bytes, .spill = message->spill};
     sx_record_fill(spilled ? body : (char *)(record + 1), message);
     sx_ring_publish(&channel->tasks, message->position, record);
-    sx_channel_ring_worker(channel, 0);
+    sx_channel_ring_worker(heap, channel, 0);
     return 0;
 }
 
@@ -159,27 +160,29 @@ int sx_task_was_started(sx_ring_t *ring, uint64_t position) {
     return !record || sx_load_acquire(&record->claim) == SX_STARTED;
 }
 
-void sx_channel_ring_worker(sx_channel_t *channel, int always) {
-    sx_fence_seq_cst(); /* SYNC POINT doorbell */
-    SX_STEP();
-    if (always || sx_load_relaxed(&channel->waiting)) {
-        sx_add_acq_rel(&channel->bell, 1);
-        SX_STEP();
-        sx_futex_wake(&channel->bell, 1);
-    }
+static sx_slot_t *worker_of(sx_heap_t *heap, const sx_channel_t *channel) {
+    return &heap->slots[channel->worker_slot % SX_SLOTS];
 }
 
-uint32_t sx_channel_bell(sx_channel_t *channel) {
-    return sx_load_acquire(&channel->bell);
+void sx_channel_ring_worker(sx_heap_t *heap, sx_channel_t *channel, int always) {
+    sx_slot_t *slot = worker_of(heap, channel);
+    sx_fence_seq_cst(); /* SYNC POINT doorbell */
+    if (always || sx_load_relaxed(&slot->waiting))
+        sx_slot_ring(slot);
 }
 
-int sx_channel_wait(sx_channel_t *channel, uint32_t seen, int64_t nanoseconds) {
+uint32_t sx_channel_bell(sx_heap_t *heap, sx_channel_t *channel) {
+    return sx_load_acquire(&worker_of(heap, channel)->bell);
+}
+
+int sx_channel_wait(sx_heap_t *heap, sx_channel_t *channel, uint32_t seen, int64_t nanoseconds) {
+    sx_slot_t *slot = worker_of(heap, channel);
     SX_STEP();
-    sx_store_relaxed(&channel->waiting, 1);
+    sx_store_relaxed(&slot->waiting, 1);
     sx_fence_seq_cst(); /* SYNC POINT doorbell */
-    int code = sx_ring_is_empty(&channel->tasks) ? sx_futex_wait(&channel->bell, seen, nanoseconds) : 0;
+    int code = sx_ring_is_empty(&channel->tasks) ? sx_futex_wait(&slot->bell, seen, nanoseconds) : 0;
     SX_STEP();
-    sx_store_relaxed(&channel->waiting, 0);
+    sx_store_relaxed(&slot->waiting, 0);
     return code;
 }
 

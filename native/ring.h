@@ -1,4 +1,4 @@
-/* ring.h - messages between one parent and one worker: two single-producer single-consumer rings and a doorbell, in one block.
+/* ring.h - messages between one parent and one worker: two single-producer single-consumer rings in one block, and doorbells.
  *
  * Guarantees
  *   - a record is visible when `head_position` has moved over it, which is stored after its bytes: what is below the head is
@@ -29,12 +29,11 @@ typedef struct {
 } sx_ring_t;
 
 /* SYNC POINT doorbell: publish = store head; fence; if (waiting) ring. wait = look at the bell; waiting = 1; fence; look at the
- * ring; sleep if the bell has not moved. Without either fence both may read the old value, and sleep for good. */
+ * ring; sleep if the bell has not moved. Without either fence both may read the old value, and sleep for good. The worker's bell
+ * lies in its slot; a signal handler of the worker moves it, too. */
 typedef struct {
-    sx_atomic32_t bell; /* counts; the futex. A signal handler of the worker moves it, too */
-    sx_atomic32_t waiting;
     uint32_t worker_slot;
-    uint32_t unused[13];
+    uint32_t unused[15];
     sx_ring_t tasks;
     sx_ring_t answers;
 } sx_channel_t;
@@ -105,11 +104,11 @@ int sx_task_withdraw(sx_ring_t *ring, uint64_t position);
 /* After certain death: had the worker begun the task at `position`? */
 int sx_task_was_started(sx_ring_t *ring, uint64_t position);
 
-void sx_channel_ring_worker(sx_channel_t *channel, int always); /* after publishing a task; always: after a signal, too */
+void sx_channel_ring_worker(sx_heap_t *heap, sx_channel_t *channel, int always); /* after publishing a task; always: after a signal, too */
 /* The worker reads the bell, then looks for signals and whatever else may have come, then sleeps on what it read: until a task is
  * there, the bell is rung, a signal came (-EINTR) or the time is over (-ETIMEDOUT). */
-uint32_t sx_channel_bell(sx_channel_t *channel);
-int sx_channel_wait(sx_channel_t *channel, uint32_t seen, int64_t nanoseconds);
+uint32_t sx_channel_bell(sx_heap_t *heap, sx_channel_t *channel);
+int sx_channel_wait(sx_heap_t *heap, sx_channel_t *channel, uint32_t seen, int64_t nanoseconds);
 /* The parent, before it looks at all the rings one last time and sleeps; and when it is awake. */
 void sx_hub_arm(sx_hub_t *hub);
 void sx_hub_disarm(sx_hub_t *hub);

@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include "slot.h"
 
+#include "futex.h"
 #include "owner.h"
 #include <errno.h>
 #include <unistd.h>
@@ -69,6 +70,13 @@ uint32_t sx_slot_reserve(sx_heap_t *heap, int guarded) {
                          (uint64_t)heap->me->incarnation << 24 | (uint64_t)heap->me->slot << 4 | 1);
     }
     return slot;
+}
+
+void sx_slot_ring(sx_slot_t *slot) {
+    SX_STEP();
+    sx_add_acq_rel(&slot->bell, 1);
+    SX_STEP();
+    sx_futex_wake(&slot->bell, 1);
 }
 
 void sx_slot_unguard(sx_heap_t *heap, uint32_t slot) {

@@ -22,6 +22,8 @@ uint32_t sx_slot_reserve(sx_heap_t *heap, int guarded);
 int sx_slot_reap(sx_heap_t *heap, uint32_t slot);
 /* A process that has taken all the answers of its worker and wants no more of it (its pool is closed): anybody may reap it. */
 void sx_slot_unguard(sx_heap_t *heap, uint32_t slot);
+/* Wakes the process of a slot if it sleeps on its bell. */
+void sx_slot_ring(sx_slot_t *slot);
 /* Looks at every slot and reaps what is certainly dead and not guarded by another living process. Returns how many. */
 uint32_t sx_slot_reap_dead(sx_heap_t *heap);
 

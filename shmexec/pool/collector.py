@@ -74,6 +74,8 @@ class Collector:
     def close(self) -> None:
         """Give the descriptor back; the thread has ended, or was never started."""
         self._epoll.close()
+        # and let go of the pool, which has this object: else both would wait for the collection of garbage
+        del self._on_answer, self._on_death, self._on_round, self._on_failure
 
     def _run(self) -> None:
         try:

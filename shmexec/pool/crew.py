@@ -100,6 +100,7 @@ class Crew:
         code = worker.process.exitcode
         worker.process.close()
         _core.reap_slot(worker.slot)
+        _core.reap_dead()  # the workers of a pool of its own, which end with it
         return code
 
     def close(self) -> None:

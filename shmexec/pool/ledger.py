@@ -109,7 +109,7 @@ class Ledger:
         self._packed: deque[Any] = deque()
         self._packing = 0
         self._starting = 0
-        self._begun: set[Any] = set()  # sent calls that could not be taken back
+        self._begun: set[Any] = set()  # sent calls that cannot be taken back
 
     # -- events: calls
 
@@ -134,10 +134,12 @@ class Ledger:
         call.state = CallState.PACKED
         self._packed.append(call)
 
-    def sent(self, seat: Seat, call: Any) -> None:
+    def sent(self, seat: Seat, call: Any, *, may_be_withdrawn: bool = True) -> None:
         """It is in the worker's ring."""
         call.state = CallState.SENT
         seat.sent.append(call)
+        if not may_be_withdrawn:
+            self._begun.add(call)
 
     def not_sent(self, call: Any) -> None:
         """It could not be put into the worker's ring."""
@@ -183,8 +185,9 @@ class Ledger:
         self.seats.append(seat)
 
     def not_started(self) -> None:
-        """No worker could be started."""
+        """No worker could be started: there are as many as there can be."""
         self._starting -= 1
+        self._max_workers = max(1, len(self.seats) + self._starting)
 
     def leaving(self, seat: Seat) -> list[Any]:
         """The worker takes no more calls: those that it was sent and has not answered come back."""

@@ -27,7 +27,7 @@ from shmexec.pool.collector import Collector
 from shmexec.pool.crew import Crew, Worker, WorkerSettings
 from shmexec.pool.futures import CallFuture
 from shmexec.pool.launcher import WorkerProcess
-from shmexec.pool.ledger import CallState, Ledger, Pack, Send, Start, Withdraw
+from shmexec.pool.ledger import CallState, Ledger, Pack, Send, Start, Step, Withdraw
 from shmexec.transport.messages import DEPTH, Cost, Kind
 
 _START_FAILURES = 3  # workers that die one after the other before any has come up: the next would, too
@@ -177,28 +177,36 @@ class Pool:
 
     def _feed(self) -> None:
         """Do what is to be done, until something else has to happen first."""
-        while True:
-            failed: tuple[Call, BaseException] | None = None
-            with self._lock:
-                step = self._ledger.next_step() if self._broken is None else None
-                if type(step) is Send:
-                    failed = self._send(step)
-                elif type(step) is Withdraw:
-                    worker = self._workers[step.seat]
-                    taken_back = worker.channel.withdraw(step.call.position)
-                    self._ledger.withdrawn(step.seat, step.call, taken_back=taken_back)
-                start_collector = step is None and bool(self._workers) and not self._collecting
-                self._collecting |= start_collector
-            if start_collector:  # under fork, after all workers: a thread that lives at a fork may hold a lock
-                self._collector.start()
-            if step is None:
-                return
-            if failed is not None:
-                self._finish(failed[0], error=failed[1])
+        step: Step | None = None
+        try:
+            while (step := self._take_step()) is not None:
+                if type(step) is Pack:
+                    self._pack(step.call)
+                elif type(step) is Start:
+                    self._start()
+        except BaseException as error:  # Ctrl-C in the thread that submits: the call in its hands ends here
             if type(step) is Pack:
-                self._pack(step.call)
-            elif type(step) is Start:
-                self._start()
+                self._finish(step.call, error=error)
+            raise
+
+    def _take_step(self) -> Step | None:
+        """The next step, which is done already if it can be done under the lock."""
+        failed: tuple[Call, BaseException] | None = None
+        with self._lock:
+            step = self._ledger.next_step() if self._broken is None else None
+            if type(step) is Send:
+                failed = self._send(step)
+            elif type(step) is Withdraw:
+                worker = self._workers[step.seat]
+                taken_back = worker.channel.withdraw(step.call.position)
+                self._ledger.withdrawn(step.seat, step.call, taken_back=taken_back)
+            start_collector = step is None and bool(self._workers) and not self._collecting
+            self._collecting |= start_collector
+        if start_collector:  # under fork, after all workers: a thread that lives at a fork may hold a lock
+            self._collector.start()
+        if failed is not None:
+            self._finish(failed[0], error=failed[1])
+        return step
 
     def _pack(self, call: Call) -> None:
         """Pickle a call, in the present thread, without any lock."""
@@ -221,9 +229,6 @@ class Pool:
             what = failures.find_unpicklable(call.function, call.args, call.kwargs)
             self._finish(call, error=failures.explain(error, what))
             return
-        except BaseException as error:  # Ctrl-C in the thread that submits
-            self._finish(call, error=error)
-            raise
         call.function, call.args, call.kwargs = None, (), {}
         for packed in (call.packed, call.function_packed):
             self.tally.bytes_by_name_in += packed.bytes_by_name
@@ -252,6 +257,7 @@ class Pool:
         shipped = worker.shipped.part_to_ship(call.function_number, bytes(call.function_packed.data))
         if call.function_number == 0:
             call.packed.holds.add_all(call.function_packed.holds)
+        named = len(call.packed.holds)
         try:
             position = worker.channel.send(
                 call.kind, call.number, call.function_number, call.packed.holds, shipped, bytes(call.packed.data)
@@ -268,18 +274,22 @@ class Pool:
             self._ledger.not_sent(call)
             return None
         worker.shipped.shipped(call.function_number)
+        # A worker learns a function from a withdrawn call, too, but not out of a spilled block, which may be gone.
+        was_spilled = len(call.packed.holds) > named
         call.position = position
         self._calls[call.number] = call
-        self._ledger.sent(step.seat, call)
+        self._ledger.sent(step.seat, call, may_be_withdrawn=not (was_spilled and shipped))
         return None
 
     def _start(self) -> None:
         try:
             worker = self._crew.start(as_replacement=self._collecting)
-        except Exception as error:
+        except BaseException as error:
             with self._lock:
                 self._ledger.not_started()
                 alone = not self._workers
+            if not isinstance(error, Exception):  # Ctrl-C: not the machine's fault
+                raise
             if alone:
                 reason = BrokenProcessPool(f"no worker process could be started: {error}")
                 reason.__cause__ = error
