@@ -32,7 +32,7 @@ def watch_owner(int owner, int extra, int signum, double grace, int code):
     extra : int
         The read end of a pipe whose other end the owner holds, or -1.
     signum : int
-        Sent to the calling thread when the owner is dead; 0 for none.
+        Sent to the calling thread, repeatedly, when the owner is dead; 0 for none.
     grace : float
         Seconds after that until ``_exit``.
     code : int

@@ -16,6 +16,8 @@
 
 #include "futex.h"
 
+#define ASK_SECONDS 0.05 /* between two signals to a process that has lost its owner */
+
 static void nap(double seconds) {
     struct timespec left = {.tv_sec = (time_t)seconds, .tv_nsec = (long)((seconds - (double)(time_t)seconds) * 1e9)};
     while (nanosleep(&left, &left) != 0 && errno == EINTR) {}
@@ -75,8 +77,12 @@ static void *watch(void *argument) {
         }
         if (dead) break;
     }
-    if (w.signum != 0) pthread_kill(w.main_thread, w.signum); /* ask: Python cleans up when it can */
-    nap(w.grace);
+    /* Ask, so that Python cleans up when it can. Again and again: a signal that comes between Python's last look for one and
+     * a system call that waits is slept through. */
+    for (double left = w.grace; left > 0; left -= ASK_SECONDS) {
+        if (w.signum != 0) pthread_kill(w.main_thread, w.signum);
+        nap(left < ASK_SECONDS ? left : ASK_SECONDS);
+    }
     _exit(w.code); /* then insist, GIL or no GIL */
 }
 

@@ -15,8 +15,8 @@
 #include "atomics.h"
 
 /* Starts a thread that waits until `owner_pidfd` says that the owner is dead, or `extra_fd` (-1: none) that nobody holds the other
- * end of a pipe any more. It then sends `signum` (0: none) to the calling thread, waits `grace` seconds, and calls _exit(code).
- * Both descriptors must stay open. */
+ * end of a pipe any more. For `grace` seconds it then sends `signum` (0: none) to the calling thread, again and again, and finally
+ * calls _exit(code). Both descriptors must stay open. */
 int sx_watch_owner(int owner_pidfd, int extra_fd, int signum, double grace, int code);
 
 /* _exit(code) in so many seconds, whatever the process is doing then. */

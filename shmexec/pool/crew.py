@@ -18,6 +18,7 @@ from shmexec.pickling.functions import Shipped
 from shmexec.pickling.pickler import array_reducer
 from shmexec.pool.launcher import Launcher, WorkerProcess
 from shmexec.pool.ledger import Seat
+from shmexec.transport.launch import DeferredJob
 from shmexec.transport.messages import DEPTH, Kind, WorkerHead, WorkerJob
 
 _ENTRY = "shmexec.worker.loop:run"
@@ -85,14 +86,15 @@ class Crew:
         return Worker(process, channel, slot, Seat(number, DEPTH), Shipped())
 
     def _launch(self, head: WorkerHead, name: str, as_replacement: bool) -> WorkerProcess:
-        job = WorkerJob(self._settings.initializer, self._settings.initargs, self._settings.finalizer)
+        settings = self._settings
+        job = DeferredJob(head, WorkerJob(settings.initializer, settings.initargs, settings.finalizer))
         fds = (_core.open_heap(), self._hub.event)
         if as_replacement and self._replacer is not self._launcher:
             try:
-                return self._replacer.start(_ENTRY, head, job, name=name, fds=fds)
+                return self._replacer.start(_ENTRY, job, name=name, fds=fds)
             except (RuntimeError, TypeError):
                 pass  # initargs that can only be inherited, as a lock of the fork context: then it must be a fork
-        return self._launcher.start(_ENTRY, head, job, name=name, fds=fds, fork_guard=_as_worker(head.slot))
+        return self._launcher.start(_ENTRY, job, name=name, fds=fds, fork_guard=_as_worker(head.slot))
 
     def bury(self, worker: Worker) -> int | None:
         """Take back all that a dead worker held; its exit code."""

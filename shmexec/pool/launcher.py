@@ -28,7 +28,7 @@ What this means for us
 import contextlib
 import os
 import pkgutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from multiprocessing import process, resource_tracker, spawn, util
 from typing import Any, Self
@@ -43,7 +43,7 @@ from shmexec.pool.spawning import (
     write_payload,
 )
 from shmexec.pool.worker_process import UNKNOWN_CODE, WorkerProcess, adopt, open_pidfd
-from shmexec.transport.launch import InheritedJob, Job, SameDescriptor, StartRequest, send_descriptors
+from shmexec.transport.launch import DeferredJob, InheritedJob, Job, SameDescriptor, StartRequest, send_descriptors
 
 METHODS = ("fork", "forkserver", "spawn")
 WORKER = "shmexec.worker.bootstrap:WorkerSelf"  # what a pickled start becomes in the child
@@ -86,24 +86,21 @@ class Launcher:
     def start(
         self,
         entry: str,
-        head: object,
         job: object,
         *,
         name: str,
         fds: Sequence[int] = (),
         fork_guard: AbstractContextManager[None] | None = None,
     ) -> WorkerProcess:
-        """Start a worker that calls ``entry(head, load, fds)``, and ends when that returns.
+        """Start a worker that calls ``entry(job, fds)``, and ends when that returns.
 
         Parameters
         ----------
         entry : str
             "package.module:function".
-        head : object
-            What the worker needs to know before it can load the job with ``load()``; plain data.
         job : object
-            Inherited under fork, by value else. Locks, queues and connections of the same context may be in
-            it; the caller keeps them alive until the worker has them.
+            Inherited under fork, by value else; a `DeferredJob` in two parts. Locks, queues and connections of the
+            same context may be in it; the caller keeps them alive until the worker has them.
         name : str
             Of the process.
         fds : sequence of int
@@ -126,13 +123,15 @@ class Launcher:
             ends.callback(os.close, owner)
             if self.method == "fork":
                 inherited = tuple(map(SameDescriptor, fds))
-                request = self._request(entry, head, InheritedJob(job), inherited, SameDescriptor(owner), name)
+                request = self._request(
+                    entry, InheritedJob(_deferred(job, InheritedJob)), inherited, SameDescriptor(owner), name
+                )
                 return _start_forked(request, fork_guard or contextlib.nullcontext())
             passing = Passing(by_socket=self.method == "forkserver")
             with spawning(passing):
                 passed = tuple(map(passing.descriptor, fds))
-                pickled = pickle_job(job, self._reducer)
-                request = self._request(entry, head, pickled, passed, passing.descriptor(owner), name)
+                pickled = pickle_job(_deferred(job, lambda rest: pickle_job(rest, self._reducer)), self._reducer)
+                request = self._request(entry, pickled, passed, passing.descriptor(owner), name)
                 payload = write_payload(WORKER, request, environment=self.method == "forkserver")
             ends.callback(os.close, payload)
             if self.method == "spawn":
@@ -155,10 +154,9 @@ class Launcher:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def _request(self, entry: str, head: object, job: Job, descriptors: Any, owner: Any, name: str) -> StartRequest:
+    def _request(self, entry: str, job: Job, descriptors: Any, owner: Any, name: str) -> StartRequest:
         return StartRequest(
             entry=entry,
-            head=head,
             job=job,
             descriptors=descriptors,
             owner=owner,
@@ -172,6 +170,10 @@ class Launcher:
         if self._server is None or self._server_pid != os.getpid():
             self._server, self._server_pid = fork_server.hold(self._preload), os.getpid()
         return self._server
+
+
+def _deferred(job: object, wrap: Callable[[object], Job]) -> object:
+    return DeferredJob(job.head, wrap(job.rest)) if isinstance(job, DeferredJob) else job
 
 
 def _start_forked(request: StartRequest, guard: AbstractContextManager[None]) -> WorkerProcess:

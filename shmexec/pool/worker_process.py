@@ -95,7 +95,12 @@ class WorkerProcess:
             self._take_status()
 
     def terminate(self) -> None:
-        """Send SIGTERM: the worker leaves as by ``sys.exit(143)``. A second one has no effect."""
+        """Send SIGTERM: the worker leaves as by ``sys.exit(143)``.
+
+        May be repeated, and should be while the worker lives on: a signal that comes between Python's last
+        look for one and a system call that waits is slept through, in a worker as in any program. It ends the
+        worker's task once.
+        """
         self._send(signal.SIGTERM)
 
     def kill(self) -> None:

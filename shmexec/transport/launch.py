@@ -12,7 +12,7 @@ import pickle
 import pkgutil
 import socket
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 DESCRIPTORS_PER_MESSAGE = 250  # Linux takes 253 (SCM_MAX_FD)
 
@@ -74,15 +74,25 @@ class PickledJob:
 
 
 @dataclass(frozen=True)
+class DeferredJob:
+    """A job whose rest is loaded by the worker itself, when it has done what the head tells it.
+
+    In the launcher's hands `rest` is the thing itself, in the worker's a `Job`.
+    """
+
+    head: Any
+    rest: Any
+
+
+@dataclass(frozen=True)
 class StartRequest:
     """Who the worker is and what it runs.
 
-    ``entry`` ("package.module:function") is called with the head, the job's ``load`` and the list of descriptors.
-    ``owner`` is a pidfd of the parent.
+    ``entry`` ("package.module:function") is called with the job and the list of descriptors. ``owner`` is a
+    pidfd of the parent.
     """
 
     entry: str
-    head: object
     job: Job
     descriptors: tuple[Descriptor, ...]
     owner: Descriptor

@@ -5,14 +5,13 @@ Guarantees: whatever happens, the process ends by `ending.leave`; the frames tha
 never returned to.
 Assumptions: SIGTERM and SIGINT are blocked from the birth of the process.
 
-===========  =========================================================================
-================================== start        first line here
-job and descriptors ===========  =========================================================================
-================================== fork         `fork_worker`, in the parent
-inherited forkserver   `run_payload`, in a child of the fork server                               pickled;
-sent over a socket spawn        `WorkerSelf`, from ``multiprocessing.spawn.spawn_main``
-pickled; inherited over exec ===========
-=========================================================================  ==================================
+===========  =============================================================  ==============================
+start        first line here                                                job and descriptors
+===========  =============================================================  ==============================
+fork         `fork_worker`, in the parent                                   inherited
+forkserver   `run_payload`, in a child of the fork server                   pickled; sent over a socket
+spawn        `WorkerSelf`, from ``multiprocessing.spawn.spawn_main``        pickled; inherited over exec
+===========  =============================================================  ==============================
 """
 
 import os
@@ -74,9 +73,9 @@ class WorkerSelf(process.BaseProcess):
         descriptors = [descriptor.detach() for descriptor in request.descriptors]
         for number in descriptors:
             os.set_inheritable(number, False)  # by exec; a fork passes them on as it does all
-        entry, head, load = pkgutil.resolve_name(request.entry), request.head, request.job.load
-        del request
-        entry(head, load, descriptors)
+        entry, job = pkgutil.resolve_name(request.entry), request.job.load()
+        del request  # the pickle may be long
+        entry(job, descriptors)
 
 
 def fork_worker(request: StartRequest, guard: AbstractContextManager[None]) -> int:

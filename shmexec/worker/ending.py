@@ -1,5 +1,4 @@
-"""How a worker ends: what ``sys.exit`` would run, runs; what it inherited by fork is left alone. One way for
-all start methods.
+"""How a worker ends, under all start methods: what ``sys.exit`` would run, runs; what it inherited does not.
 
 Purpose: `serve` runs the worker's life, `leave` is its end: join threads, run exit handlers, let go of what
 this process made, ``exit(3)`` with the interpreter whole.
@@ -38,10 +37,11 @@ _code = 0
 
 
 def _on_term(signum: int, frame: types.FrameType | None) -> None:
-    """Leave whatever is being done, once."""
+    """Leave whatever is being done, once: whoever wants us to end may ask repeatedly."""
     global _ending
     if not _ending:
         _ending = True
+        signal.siginterrupt(signum, False)  # C code that cleans up need not know of the others
         raise SystemExit(TERM_CODE)
 
 
@@ -53,8 +53,9 @@ def _on_int(signum: int, frame: types.FrameType | None) -> None:
 
 
 def serve(work: Callable[[], None], owner: int, *, grace: float = 10.0) -> None:
-    """Run ``work`` until it returns, SIGTERM comes or the owner is dead. The caller only has to unwind, then
-    `leave`.
+    """Run ``work`` until it returns, SIGTERM comes or the owner is dead.
+
+    The caller only has to unwind, then `leave`.
 
     Parameters
     ----------
@@ -69,7 +70,7 @@ def serve(work: Callable[[], None], owner: int, *, grace: float = 10.0) -> None:
     signal.signal(signal.SIGTERM, _on_term)
     signal.signal(signal.SIGINT, _on_int)
     signal.siginterrupt(signal.SIGINT, False)
-    os.register_at_fork(after_in_child=_be_no_worker)
+    _register_at_fork()
     _core.watch_owner(owner, -1, signal.SIGTERM, grace, TERM_CODE)
     try:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT))
@@ -105,6 +106,26 @@ def raise_if_ending() -> None:
         raise SystemExit(TERM_CODE)
 
 
+_mask_before_fork = threading.local()
+_registered_at_fork = False  # also inherited: by a worker that a worker forked
+
+
+def _register_at_fork() -> None:
+    global _registered_at_fork
+    if not _registered_at_fork:
+        _registered_at_fork = True
+        os.register_at_fork(before=_block_over_fork, after_in_parent=_unblock_after_fork, after_in_child=_be_no_worker)
+
+
+def _block_over_fork() -> None:
+    """Keep back what is sent to the new child while our handlers are still its own: Python would lose it."""
+    _mask_before_fork.value = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
+
+
+def _unblock_after_fork() -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, _mask_before_fork.value)
+
+
 def _be_no_worker() -> None:
     """In a process that a task forked: SIGTERM and Ctrl-C mean what they mean everywhere."""
     global _ending
@@ -115,6 +136,7 @@ def _be_no_worker() -> None:
     ):
         if signal.getsignal(signum) is ours:
             signal.signal(signum, usual)
+    _unblock_after_fork()
 
 
 # ---- the end ----

@@ -71,7 +71,7 @@ class Fork:
 
 
 def ignore_thread_warning() -> None:
-    """Python 3.12 warns of a fork beside threads, after it: as an error it would lose us the child.
+    """Keep Python 3.12 from warning of a fork beside threads, which the user of the method has asked for.
 
     A filter for just that message and the modules here that fork, which stays: ``warnings.catch_warnings`` is
     not made for threads.

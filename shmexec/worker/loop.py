@@ -16,19 +16,23 @@ from shmexec import _core
 from shmexec.pickling import failures
 from shmexec.pickling.functions import Received
 from shmexec.pickling.pickler import Packed, dump, load
+from shmexec.transport.launch import DeferredJob
 from shmexec.transport.messages import Cost, Kind, WorkerHead, WorkerJob
 from shmexec.worker import ending
 
 _NO_CALL = 0
 
 
-def run(head: WorkerHead, load_job: Callable[[], object], fds: list[int]) -> None:
+def run(job: DeferredJob, fds: list[int]) -> None:
     """The life of a worker: what `shmexec.worker.bootstrap` calls."""
     heap, event = fds
+    head: WorkerHead = job.head
     _core.attach_heap(heap, head.slot)
     channel = _core.Channel.open(*head.channel)
     loop = Loop(channel, _core.Hub.open(*head.hub, event), head.max_tasks)
     ending.ring_on_term(channel.bell_address)
+    load_job = job.rest.load
+    del job
     if loop.initialize(load_job):
         del load_job
         loop.run()

@@ -152,7 +152,8 @@ def main(control: int, owner: int, preload: Sequence[str]) -> NoReturn:
         ignore_thread_warning()  # of threads that C libraries keep
         gc.collect()
         gc.freeze()  # the collector of a child shall not write into pages that all share
-        Server(socket.socket(fileno=control), owner).run()
+        with socket.socket(fileno=control) as link:
+            Server(link, owner).run()
         code = 0
     except BaseException:
         ending.report()
