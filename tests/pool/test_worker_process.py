@@ -72,10 +72,9 @@ def test_a_worker_process_looks_like_multiprocessings(launcher: Launcher, waitin
     worker.kill()
 
 
-def test_an_exit_status_that_somebody_else_took_is_255(launcher: Launcher, waiting_worker: Waiting) -> None:
-    if launcher.method == "forkserver":
-        pytest.skip("nobody else can take it")
-    with waiting_worker(launcher) as worker:
+@pytest.mark.parametrize("method", ["fork", "spawn"])  # those of the fork server are its own children
+def test_an_exit_status_that_somebody_else_took_is_255(method: str, waiting_worker: Waiting) -> None:
+    with Launcher(method) as launcher, waiting_worker(launcher) as worker:
         worker.kill()
         os.waitpid(worker.pid, 0)
         worker.join()
