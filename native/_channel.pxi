@@ -134,6 +134,9 @@ cdef class Channel:
         """
         cdef sx_message_t raw
         cdef int code
+        if len(first) > <Py_ssize_t> 0xffffffff:
+            raise ValueError("the function of this call, with what it has captured, is longer than 4 GiB: pass the "
+                             "values as arguments")
         memset(&raw, 0, sizeof(raw))
         raw.kind, raw.call, raw.function = kind, call, function
         raw.names, raw.name_count = holds.names, holds.count

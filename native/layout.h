@@ -4,7 +4,8 @@
  *                                          one word       one a extent    one a   65,536  |ext 0|ext 1|ext 2|...
  *                                          an extent                      extent  an extent
  *
- * Only what is touched has pages: the segment is 1 TiB of addresses, a new one has a few dozen KiB of memory.
+ * Only what is touched has pages: the data are 1 TiB of addresses, their tables a quarter more; a new segment has a few dozen
+ * KiB of memory.
  *
  * The data are cut into EXTENTS of 32 MiB. An extent has one owner (a process), taken by one compare-and-swap; only the owner
  * hands out memory in it. A BLOCK is the memory of one array: a run of 512-byte granules in one extent, or, above half an
@@ -111,7 +112,7 @@ typedef struct {
     sx_atomic32_t populated;  /* bit p: page p was handed out since it last was zero; whoever may write the page sets it first */
     sx_atomic32_t block_high; /* block descriptors below this have been used */
     sx_atomic32_t span;       /* HUGE: extents of the block */
-    uint32_t unused;
+    sx_atomic32_t unbacked;   /* bit p: page p is populated by name only: providing it failed. Tried again by the next block there */
     sx_atomic64_t hints; /* bit b: look at the words [16 b, 16 b + 16) of marks.released */
     uint64_t unused2[5];
 } sx_extent_t;

@@ -35,15 +35,20 @@ int sx_pages_provide(sx_heap_t *heap, uint64_t at, uint64_t bytes, int zero) {
         uint64_t page = from / SX_PAGE_BYTES, next = (page + 1) * SX_PAGE_BYTES, to = next < end ? next : end;
         sx_atomic32_t *populated = &heap->extents[page / SX_EXTENT_PAGES].populated;
         uint32_t bit = 1u << (page % SX_EXTENT_PAGES);
-        if (!(sx_load_relaxed(populated) & bit) && (SX_STEP(), !(sx_or_acq_rel(populated, bit) & bit))) {
-            if (provide(heap, from)) {
-                if (from % SX_PAGE_BYTES == 0 && to == next) { /* wholly ours: nobody else counts on it */
-                    SX_STEP();
-                    atomic_fetch_and_explicit(populated, ~bit, memory_order_acq_rel);
-                }
+        sx_atomic32_t *unbacked = &heap->extents[page / SX_EXTENT_PAGES].unbacked;
+        int fresh = !(sx_load_relaxed(populated) & bit) && (SX_STEP(), !(sx_or_acq_rel(populated, bit) & bit));
+        int failed = !fresh && (sx_load_relaxed(unbacked) & bit);
+        if (fresh || failed) {
+            if (provide(heap, from)) { /* the bit of populated stays: another block of the page may have been written */
+                SX_STEP();
+                sx_or_acq_rel(unbacked, bit);
                 return -ENOMEM;
             }
-        } else if (zero)
+            SX_STEP();
+            if (failed)
+                atomic_fetch_and_explicit(unbacked, ~bit, memory_order_acq_rel);
+        }
+        if (zero && !fresh)
             memset(heap->data + from, 0, to - from);
         from = to;
     }

@@ -63,7 +63,7 @@ def find_unpicklable(function: Callable[..., Any], args: Iterable[Any], kwargs: 
     parts += [(f"argument {key!r} of {name} (of type {type(value).__name__})", value) for key, value in kwargs.items()]
     for what, value in parts:
         try:
-            dump(value)
+            dump(value, to_worker=True)
         except Exception:
             return what
     return f"the call of {name}"

@@ -31,7 +31,10 @@ _REFERABLE = (types.FunctionType, types.BuiltinFunctionType, type)
 
 
 class FunctionTable:
-    """The parent's: numbers for functions. Not thread-safe: the pool calls it under its lock, or from one thread."""
+    """The parent's: numbers for functions.
+
+    Without a lock: two threads that pack one function at the same moment may give it two numbers; it is shipped twice.
+    """
 
     def __init__(self) -> None:
         self._numbers = itertools.count(1)
@@ -47,7 +50,7 @@ class FunctionTable:
                 known = function, next(self._numbers), _BY_REFERENCE + pickle.dumps(function, 5)
                 self._by_reference[name] = known
             return known[1], Packed(known[2], _core.Holds())
-        packed = dump(function)
+        packed = dump(function, to_worker=True)
         data = _BY_VALUE + bytes(packed.data)
         if len(packed.holds) or len(data) > _LONGEST_KEPT:
             return 0, Packed(data, packed.holds, packed.bytes_by_name, packed.bytes_copied)

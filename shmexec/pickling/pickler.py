@@ -17,7 +17,7 @@ import cloudpickle
 import numpy as np
 
 from shmexec import _core
-from shmexec.pickling import arrays, buffers
+from shmexec.pickling import arrays, buffers, main_module
 
 # What pickle writes by itself in C, with nothing in it that could name a block or live in __main__.
 _ATOMS = frozenset({int, float, complex, str, bytes, bool, type(None)})
@@ -54,6 +54,12 @@ class _Account:
         self.bytes_by_name = 0
         self.bytes_copied = 0
 
+    def add(self, packed: Packed) -> None:
+        """What a pickle inside this one holds and counts."""
+        self.holds.add_all(packed.holds)
+        self.bytes_by_name += packed.bytes_by_name
+        self.bytes_copied += packed.bytes_copied
+
     def place(self, buffer: pickle.PickleBuffer) -> bool:
         """A buffer's place beside the message; true: it goes inside."""
         place = buffers.place_buffer(buffer, self)
@@ -63,9 +69,10 @@ class _Account:
 
 
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
-    def __init__(self, file: io.BytesIO, account: _Account) -> None:
+    def __init__(self, file: io.BytesIO, account: _Account, to_worker: bool) -> None:
         super().__init__(file, protocol=5, buffer_callback=account.place)
         self._account = account
+        self._to_worker = to_worker
 
     def reducer_override(self, obj: Any) -> Any:
         if isinstance(obj, np.ndarray):
@@ -76,7 +83,15 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             self._account.holds.add_all(packed.holds)
             self._account.bytes_by_name += packed.bytes_by_name + packed.bytes_copied
             return load, (bytes(packed.data),)
-        return super().reducer_override(obj)
+        if type(obj) is io.TextIOWrapper:  # cloudpickle would send what is in the file, without a word
+            raise TypeError("cannot pickle '_io.TextIOWrapper' object")
+        reduced = super().reducer_override(obj)
+        return main_module.share_globals(obj, reduced, self._dump_global) if self._to_worker else reduced
+
+    def _dump_global(self, value: object) -> bytes:
+        packed = dump(value, to_worker=True)
+        self._account.add(packed)
+        return bytes(packed.data)
 
 
 def is_plain(values: tuple[Any, ...]) -> bool:
@@ -84,8 +99,14 @@ def is_plain(values: tuple[Any, ...]) -> bool:
     return all(type(value) in _ATOMS for value in values)
 
 
-def dump(obj: Any) -> Packed:
+def dump(obj: Any, *, to_worker: bool = False) -> Packed:
     """Pickle an object; its arrays by name, or copied into shared memory from the threshold up.
+
+    Parameters
+    ----------
+    obj : object
+    to_worker : bool
+        From a parent to its worker: functions of `__main__` use the worker's (`shmexec.pickling.main_module`).
 
     Raises
     ------
@@ -97,7 +118,7 @@ def dump(obj: Any) -> Packed:
         return Packed(data, _core.Holds(), 0, 0)
     file = io.BytesIO()
     account = _Account(_core.Holds())
-    _Pickler(file, account).dump(obj)
+    _Pickler(file, account, to_worker).dump(obj)
     data = file.getvalue()
     if account.places:
         data = b"".join((_WITH_BUFFERS, pickle.dumps(account.places, 5), data))

@@ -15,6 +15,7 @@ from typing import Any
 
 from shmexec import _core
 from shmexec.pickling.functions import Shipped
+from shmexec.pickling.main_module import track_classes
 from shmexec.pickling.pickler import array_reducer
 from shmexec.pool.launcher import Launcher, WorkerProcess
 from shmexec.pool.ledger import Seat
@@ -94,6 +95,8 @@ class Crew:
                 return self._replacer.start(_ENTRY, job, name=name, fds=fds)
             except (RuntimeError, TypeError):
                 pass  # initargs that can only be inherited, as a lock of the fork context: then it must be a fork
+        if self._settings.method == "fork":
+            track_classes()
         return self._launcher.start(_ENTRY, job, name=name, fds=fds, fork_guard=_as_worker(head.slot))
 
     def bury(self, worker: Worker) -> int | None:

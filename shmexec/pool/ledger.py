@@ -13,7 +13,7 @@ The life of a call::
         are futures)          |         '--------'  given back: withdrawn for an idle worker, or its worker died
         before it began
                               '--- in the hands of the thread that pickles it
-    from BLOCKED, WAITING, PACKED also -> ENDED (cancelled), from PACKING (cannot be pickled)
+    from BLOCKED and WAITING also -> ENDED (cancelled), from PACKING (cannot be pickled), from PACKED (cannot be sent)
 """
 
 from collections import deque

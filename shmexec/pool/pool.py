@@ -89,7 +89,8 @@ class Pool:
         future = CallFuture(self)
         name = failures.name_of(function)
         call = Call(next(self._numbers), kind, future, function, args, kwargs, name)
-        awaited = {value for value in (*args, *kwargs.values()) if self._is_ours(value)}
+        values = itertools.chain.from_iterable(args) if kind is Kind.CHUNK else (*args, *kwargs.values())
+        awaited = {value for value in values if self._is_ours(value)}
         with self._lock:
             self._check_open()
             for other in awaited:
@@ -221,7 +222,7 @@ class Pool:
             return
         try:
             call.function_number, call.function_packed = self._functions.pack(call.function)
-            call.packed = dump((args, kwargs) if call.kind is Kind.CALL else list(args))
+            call.packed = dump((args, kwargs) if call.kind is Kind.CALL else list(args), to_worker=True)
         except MemoryError as error:
             self._finish(call, error=error)
             return
@@ -241,13 +242,15 @@ class Pool:
 
     def _fill_in(self, call: Call) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The arguments, with the values of futures in their place."""
-        args = tuple(self._value_of(value) if self._is_ours(value) else value for value in call.args)
-        kwargs = {key: self._value_of(value) if self._is_ours(value) else value for key, value in call.kwargs.items()}
-        return args, kwargs
+        if call.kind is Kind.CHUNK:
+            return tuple(tuple(map(self._filled, item)) for item in call.args), {}
+        return tuple(map(self._filled, call.args)), {key: self._filled(value) for key, value in call.kwargs.items()}
 
-    def _value_of(self, future: CallFuture) -> Any:
-        packed = None if future.cancelled() else future.peek_packed()
-        return Forwarded(packed) if packed is not None else future.result()
+    def _filled(self, value: Any) -> Any:
+        if not self._is_ours(value):
+            return value
+        packed = None if value.cancelled() else value.peek_packed()
+        return Forwarded(packed) if packed is not None else value.result()
 
     def _send(self, step: Send) -> tuple[Call, BaseException] | None:
         """Under the lock: put a packed call into a worker's ring."""
@@ -262,7 +265,7 @@ class Pool:
             position = worker.channel.send(
                 call.kind, call.number, call.function_number, call.packed.holds, shipped, bytes(call.packed.data)
             )
-        except MemoryError as error:
+        except (MemoryError, ValueError) as error:
             self._ledger.not_sent(call)
             return call, error
         except _core.BadMessage:  # a stray write: its death is judged like any other

@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 
 import cloudpickle
 
+from shmexec.pickling.main_module import share_globals
 from shmexec.transport.launch import (
     Descriptor,
     PickledJob,
@@ -55,7 +56,8 @@ class JobPickler(cloudpickle.Pickler):  # type: ignore[misc]
             reduced = self._reducer(obj)
             if reduced is not NotImplemented:
                 return reduced
-        return super().reducer_override(obj)
+        reduced = super().reducer_override(obj)
+        return share_globals(obj, reduced, lambda value: pickle_job(value, self._reducer).data)
 
 
 class Passing:

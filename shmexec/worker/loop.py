@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from shmexec import _core
-from shmexec.pickling import failures
+from shmexec.pickling import failures, main_module
 from shmexec.pickling.functions import Received
 from shmexec.pickling.pickler import Packed, dump, load
 from shmexec.transport.launch import DeferredJob
@@ -25,6 +25,7 @@ _NO_CALL = 0
 
 def run(job: DeferredJob, fds: list[int]) -> None:
     """The life of a worker: what `shmexec.worker.bootstrap` calls."""
+    main_module.note_inherited()
     heap, event = fds
     head: WorkerHead = job.head
     _core.attach_heap(heap, head.slot)
@@ -69,8 +70,8 @@ class Loop:
             ending.raise_if_ending()
             message = self._channel.next_task()
             if message is None:
+                _core.answer_trim()  # who asked while this worker was busy did not ring; who asks now does
                 self._channel.wait_task()
-                _core.answer_trim()
             elif message.withdrawn:
                 self._functions.note(message.function, message.first)
                 self._hub.ring()  # no answer will tell the parent that the ring has room again

@@ -1,0 +1,61 @@
+"""Globals of a script's `__main__` in the workers: as with the standard library's pool."""
+
+import subprocess
+import sys
+
+import pytest
+
+SCRIPT = """
+import multiprocessing, sys
+from shmexec import SharedExecutor
+
+level, cache, count, factor = None, {}, 0, 2
+
+def initialize(n):
+    global level, made
+    level = n
+    cache["n"] = n
+    made = n * 2
+
+def look(): return level, cache, made
+def step():
+    global count
+    count += 1
+    return count
+def scaled(x): return x * factor
+def factorial(n): return 1 if n < 2 else n * factorial(n - 1)
+def even(n): return n == 0 or odd(n - 1)
+def odd(n): return n != 0 and even(n - 1)
+def returned(): return step
+
+class Point:
+    def __init__(self): self.registry = registry
+    def where(self): return level
+def make(): return Point()
+
+registry = [1, Point]
+
+if True:  # no guard
+    method = sys.argv[1]
+    context = None if method == "default" else multiprocessing.get_context(method)
+    with SharedExecutor(1, context, initialize, (5,)) as ex:
+        assert ex.submit(look).result() == (5, {"n": 5}, 10), "what the initializer set"
+        assert [ex.submit(step).result() for _ in range(3)] == [1, 2, 3], "a counter"
+        assert ex.submit(scaled, 3).result() == 6
+        factor = 10
+        assert ex.submit(scaled, 3).result() == 30, "a value that the parent changed"
+        assert ex.submit(factorial, 5).result() == 120 and ex.submit(even, 4).result(), "recursion"
+        point = ex.submit(make).result()
+        assert type(point) is Point and point.registry == [1, Point], "instances; a global that names itself"
+        assert ex.submit(Point.where, point).result() == 5
+        assert ex.submit(returned).result()() == 4 and count == 0 and level is None, "the parent keeps its own"
+print("fine")
+"""
+
+
+@pytest.mark.parametrize("method", ["default", "fork", "forkserver", "spawn"])
+def test_globals_of_a_script_keep_what_the_initializer_and_the_calls_set(method, tmp_path):
+    path = tmp_path / "script.py"
+    path.write_text(SCRIPT)
+    done = subprocess.run([sys.executable, path, method], capture_output=True, text=True, timeout=100)
+    assert (done.returncode, done.stdout) == (0, "fine\n"), done.stderr
