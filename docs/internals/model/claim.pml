@@ -13,7 +13,8 @@
  *   C3  parent, worker alive: CAS READY -> WITHDRAWN; won: the call may go to another worker or end as cancelled.
  *   C4  certain death -> drain -> judge: a call without an answer has failed if STARTED, and goes elsewhere if READY.
  *   C5  the parent writes a record over another only when tail has passed that one AND its call has been answered or
- *       withdrawn.
+ *       withdrawn.  Or, as the code has it (-DBYPOSITION, with -DTAILEARLY): when tail has passed that one; a worker is told
+ *       of two calls at most; and who asks for the claim of a record that tail has passed is told STARTED, unread.
  *
  * Defines: NW workers (1|2), SLOTS (1|2) of a ring, CALLS in all, WITHDRAWS, KILLS.  -DTAILEARLY: tail moves right after the claim (sound, by C5).
  * Faults to switch on (each must give a counterexample):
@@ -61,9 +62,15 @@ bit  killed[2], dead[2]; byte submitted, withdraws, kills;
 
 inline finish(c) { assert(!ended[c]); ended[c] = 1; by[c] = 0 }                        /* J2 */
 
-#ifdef REUSE
+#define UNREAD(w,pos) (LEN(pos, ttail[w]) < LEN(thead[w], ttail[w]))
+#ifdef BYPOSITION
+#define PASSED(w,pos) (!UNREAD(w,pos))
+#define ROOM(w) (LEN(thead[w], ttail[w]) < SLOTS && !CALL(w,thead[w]) && (CALL(w,0)!=0)+(CALL(w,1)!=0)+(CALL(w,2)!=0)+(CALL(w,3)!=0) < 2)
+#elif defined(REUSE)
+#define PASSED(w,pos) 0
 #define ROOM(w) (LEN(thead[w], ttail[w]) < SLOTS && !CALL(w,thead[w]))
 #else
+#define PASSED(w,pos) 0
 #define ROOM(w) (LEN(thead[w], ttail[w]) < SLOTS && !CALL(w,thead[w]) && !CALL(w,(thead[w]+4-SLOTS)%4))       /* C5 */
 #endif
 inline drain(w) {
@@ -81,7 +88,7 @@ inline judge(w) {
     :: s < 4 && CALL(w,s) ->
        c = CALL(w,s) - 1; CALL(w,s) = 0;
        if
-       :: claim[AT(w,s)] == STARTED -> n++; assert(by[c] == w+1 && !answered[c] && n == 1); finish(c)     /* J3: WorkerDied */
+       :: PASSED(w,s) || claim[AT(w,s)] == STARTED -> n++; assert(by[c] == w+1 && !answered[c] && n == 1); finish(c)     /* J3: WorkerDied */
        :: else -> assert(claim[AT(w,s)] == READY); claim[AT(w,s)] = WITHDRAWN; waiting[c] = 1
        fi;
        s++
@@ -181,6 +188,7 @@ withdraw:                                                                   /* C
   if
   :: CALL(w,s) ->
      c = CALL(w,s) - 1;
+     if :: PASSED(w,s) -> goto dispatch :: else fi;                         /* one load of tail; the claim is another */
 #ifdef PLAINWITHDRAW
      ok = (claim[AT(w,s)] == READY);
      if :: ok -> claim[AT(w,s)] = WITHDRAWN; off[c] = 1 :: else fi;
