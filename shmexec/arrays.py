@@ -325,8 +325,7 @@ def heap_info() -> HeapInfo:
 def trim() -> None:
     """Give the pages of all free shared memory back to the kernel, at once.
 
-    Freed arrays otherwise leave their pages warm for the next ones. Other processes of the tree give up theirs when
-    they
-    allocate or wake the next time.
+    Freed arrays otherwise leave their pages warm for the next ones. Other processes of the tree are woken to give up
+    theirs; busy workers do so after the call that they run.
     """
     _core.trim_heap()

@@ -95,7 +95,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
 
 
 def is_plain(values: tuple[Any, ...]) -> bool:
-    """Whether pickle alone says all of these."""
+    """Whether plain pickle says all of these."""
     return all(type(value) in _ATOMS for value in values)
 
 
@@ -113,7 +113,7 @@ def dump(obj: Any, *, to_worker: bool = False) -> Packed:
     Exception
         Whatever the object's own code raises, `pickle.PicklingError`, `SharedMemoryFull`.
     """
-    if type(obj) in _ATOMS or (type(obj) is tuple and is_plain(obj)):
+    if type(obj) in _ATOMS:
         data = pickle.dumps(obj, 5)
         return Packed(data, _core.Holds(), 0, 0)
     file = io.BytesIO()
@@ -123,6 +123,13 @@ def dump(obj: Any, *, to_worker: bool = False) -> Packed:
     if account.places:
         data = b"".join((_WITH_BUFFERS, pickle.dumps(account.places, 5), data))
     return Packed(data, account.holds, account.bytes_by_name, account.bytes_copied)
+
+
+def dump_call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Packed:
+    """Pickle the arguments of a call for a worker."""
+    if not kwargs and is_plain(args):
+        return Packed(pickle.dumps((args, kwargs), 5), _core.Holds())
+    return dump((args, kwargs), to_worker=True)
 
 
 def load(data: bytes | memoryview) -> Any:

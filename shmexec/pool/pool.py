@@ -20,7 +20,7 @@ from shmexec import _core
 from shmexec.errors import WorkerDied
 from shmexec.pickling import failures
 from shmexec.pickling.functions import FunctionTable
-from shmexec.pickling.pickler import Forwarded, Packed, dump
+from shmexec.pickling.pickler import Forwarded, Packed, dump, dump_call
 from shmexec.pool.callbacks import CallbackThread
 from shmexec.pool.calls import Call, Tally
 from shmexec.pool.collector import Collector
@@ -222,7 +222,7 @@ class Pool:
             return
         try:
             call.function_number, call.function_packed = self._functions.pack(call.function)
-            call.packed = dump((args, kwargs) if call.kind is Kind.CALL else list(args), to_worker=True)
+            call.packed = dump_call(args, kwargs) if call.kind is Kind.CALL else dump(list(args), to_worker=True)
         except MemoryError as error:
             self._finish(call, error=error)
             return
