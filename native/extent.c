@@ -105,8 +105,10 @@ void sx_extent_drop_huge(sx_heap_t *heap, uint32_t head) {
     uint32_t span = sx_load_acquire(&heap->extents[head].span);
     for (uint32_t e = head + 1; e < head + span && e < heap->extent_count; e++) {
         uint64_t word = sx_load_acquire(&heap->owners[e]);
-        if (SX_EXTENT_KIND(word) == SX_EXTENT_TAIL && SX_EXTENT_HEAD(word) == head)
-            give_up(heap, e);
+        if (SX_EXTENT_KIND(word) == SX_EXTENT_TAIL && SX_EXTENT_HEAD(word) == head) {
+            SX_STEP();
+            sx_cas_acq_rel(&heap->owners[e], &word, 0); /* no plain store: the reaper of a torn claim may give it up, too */
+        }
     }
     give_up(heap, head); /* last: while it stands, nobody else can have tails of this head */
 }
@@ -161,7 +163,8 @@ void sx_extent_freed(sx_heap_t *heap, uint32_t block) {
         return;
     }
     pthread_mutex_lock(&heap->mutex);
-    sx_extent_take_back(heap, block);
+    if (sx_extent_is_mine(heap, block / SX_EXTENT_BLOCKS)) /* still: another thread may have taken the block back and the extent gone */
+        sx_extent_take_back(heap, block);
     pthread_mutex_unlock(&heap->mutex);
 }
 

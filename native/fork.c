@@ -6,11 +6,46 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <unistd.h>
 
+/* The forks that this thread is about, one for each heap: from sx_fork_before until the hook after it, on either side. Between the
+ * Python hooks no lock is held: another hook in between may wait (for the GIL, for a lock of logging's) for a thread that waits for
+ * ours. The mutex is taken by the handlers of pthread_atfork, around the system call alone: the child's copy of the table is whole. */
+typedef struct fork {
+    struct fork *next;
+    sx_heap_t *heap;
+    uint32_t slot;  /* of the child that is being made; 0: it will be private */
+    int pipe[2];
+    int is_child;   /* between the fork and the hook: releases are put off */
+} fork_t;
+static _Thread_local fork_t *forks;
+static _Thread_local struct {
+    sx_heap_t *heap;
+    uint32_t slot;
+} expected;
+
 void sx_fork_expect(sx_heap_t *heap, uint32_t slot) {
-    heap->expected_slot = slot;
+    expected.heap = heap;
+    expected.slot = slot;
+}
+
+static fork_t *fork_of(const sx_heap_t *heap) {
+    fork_t *fork = forks;
+    while (fork && fork->heap != heap)
+        fork = fork->next;
+    return fork;
+}
+
+static void forget(fork_t *over) {
+    fork_t **link = &forks;
+    while (*link != over)
+        link = &(*link)->next;
+    *link = over->next;
+    if (expected.heap == over->heap)
+        expected.slot = 0;
+    free(over);
 }
 
 /* The child will hold what this process holds: its bit, then the epoch, for each block. This process holds them: none is stale. */
@@ -26,29 +61,53 @@ static void hold_for_child(sx_heap_t *heap, uint32_t slot) {
     }
 }
 
+static void prepare(void) {
+    for (fork_t *fork = forks; fork; fork = fork->next) {
+        pthread_mutex_lock(&fork->heap->mutex); /* in the same order in each thread; nobody else takes two */
+        if (fork->slot)
+            hold_for_child(fork->heap, fork->slot);
+    }
+}
+
+static void in_parent(void) {
+    for (fork_t *fork = forks; fork; fork = fork->next)
+        pthread_mutex_unlock(&fork->heap->mutex);
+}
+
+static void in_child(void) {
+    for (fork_t *fork = forks; fork; fork = fork->next) {
+        pthread_mutex_init(&fork->heap->mutex, NULL);
+        fork->is_child = 1;
+    }
+}
+
+static void register_handlers(void) {
+    pthread_atfork(prepare, in_parent, in_child);
+}
+
 void sx_fork_before(sx_heap_t *heap) {
-    uint32_t slot = heap->expected_slot;
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
     if (!heap->me->slot || heap->is_private)
         return;
+    fork_t *fork = malloc(sizeof *fork);
+    if (!fork)
+        return; /* no memory: the child will be nobody, as after a fork without hooks */
+    pthread_once(&once, register_handlers);
     sx_fork_poll(heap);
-    heap->fork_pipe[0] = heap->fork_pipe[1] = -1;
-    if (!slot && !heap->is_worker) {
-        slot = sx_slot_reserve(heap, 1);
-        if (slot && pipe2(heap->fork_pipe, O_CLOEXEC)) {
-            sx_slot_reap(heap, slot);
-            slot = 0; /* no descriptor left: the child will be private */
+    *fork = (fork_t){forks, heap, expected.heap == heap ? expected.slot : 0, {-1, -1}, 0};
+    if (!fork->slot && !heap->is_worker) {
+        fork->slot = sx_slot_reserve(heap, 1);
+        if (fork->slot && pipe2(fork->pipe, O_CLOEXEC)) {
+            sx_slot_reap(heap, fork->slot);
+            fork->slot = 0; /* no descriptor left: the child will be private */
         }
     }
-    pthread_mutex_lock(&heap->mutex); /* until after the fork: the child's copy of the table must be whole */
-    heap->fork_slot = slot;
-    heap->forker = pthread_self();
-    heap->forking = 1;
-    if (slot)
-        hold_for_child(heap, slot);
+    forks = fork;
 }
 
 int sx_fork_defers(sx_heap_t *heap, uint32_t block) {
-    if (!heap->forking || !pthread_equal(heap->forker, pthread_self()))
+    fork_t *fork = fork_of(heap);
+    if (!fork || !fork->is_child)
         return 0;
     if (heap->deferred_count == heap->deferred_capacity) {
         uint32_t capacity = heap->deferred_capacity ? heap->deferred_capacity * 2 : 16;
@@ -84,53 +143,51 @@ static void watch_child(sx_heap_t *heap, uint32_t slot, int lifeline) {
 }
 
 void sx_fork_after_in_parent(sx_heap_t *heap) {
-    if (!heap->forking)
+    fork_t *fork = fork_of(heap);
+    if (!fork)
         return;
-    if (heap->fork_pipe[1] >= 0) {
-        close(heap->fork_pipe[1]);
-        watch_child(heap, heap->fork_slot, heap->fork_pipe[0]);
+    if (fork->pipe[1] >= 0) {
+        close(fork->pipe[1]);
+        pthread_mutex_lock(&heap->mutex);
+        watch_child(heap, fork->slot, fork->pipe[0]);
+        pthread_mutex_unlock(&heap->mutex);
     }
-    heap->forking = 0;
-    heap->fork_slot = heap->expected_slot = 0;
-    pthread_mutex_unlock(&heap->mutex);
-    release_deferred(heap);
+    forget(fork);
 }
 
 int sx_fork_after_in_child(sx_heap_t *heap) {
-    uint32_t slot = heap->fork_slot;
-    if (!heap->forking)
+    fork_t *fork = fork_of(heap);
+    if (!fork || !fork->is_child)
         return 0;
-    pthread_mutex_init(&heap->mutex, NULL);
     for (uint32_t i = 0; i < heap->forked_count; i++)
         close(heap->forked[i].lifeline);
     heap->forked_count = 0;
-    heap->fork_slot = heap->expected_slot = 0;
     heap->arenas = 0;
     sx_runs_forget(&heap->runs); /* the extents are the parent's */
     int code = sx_runs_init(&heap->runs, heap->extent_count);
-    if (!slot) {
+    if (!fork->slot) {
         heap->is_private = 1;
         if (!code)
             code = sx_segment_map_private(&heap->segment);
     } else {
-        code = sx_slot_claim(heap, slot);
-        if (heap->fork_pipe[0] >= 0) {
+        code = sx_slot_claim(heap, fork->slot);
+        if (fork->pipe[0] >= 0) {
             heap->is_worker = 0;
-            close(heap->fork_pipe[0]);
-            close(heap->fork_pipe[1]);
+            close(fork->pipe[0]);
+            close(fork->pipe[1]);
         }
     }
-    heap->forking = 0;
+    forget(fork);
     release_deferred(heap);
     return code;
 }
 
 void sx_fork_poll(sx_heap_t *heap) {
-    if (!heap->forked_count || !heap->me->slot)
-        return;
-    for (uint32_t i = 0; i < heap->forked_count;) {
+    uint32_t left = 1;
+    for (uint32_t i = 0; heap->me->slot && left;) {
         pthread_mutex_lock(&heap->mutex);
-        sx_forked_t child = i < heap->forked_count ? heap->forked[i] : (sx_forked_t){0, -1};
+        left = i < heap->forked_count;
+        sx_forked_t child = left ? heap->forked[i] : (sx_forked_t){0, -1};
         struct pollfd lifeline = {.fd = child.lifeline, .events = POLLIN};
         int over = child.lifeline >= 0 && poll(&lifeline, 1, 0) == 1;
         if (over)

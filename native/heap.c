@@ -75,10 +75,9 @@ int sx_heap_attach(sx_heap_t *heap, int fd, uint32_t reserved_slot) {
     return sx_slot_claim(heap, reserved_slot);
 }
 
-/* This process may use the heap now: it is somebody, and not between the hooks of a fork in this very thread, where the mutex
- * is held. */
+/* This process may use the heap now: it is somebody, not a child between a fork and our hook. */
 static int lock(sx_heap_t *heap) {
-    if (!heap->me->slot || (heap->forking && pthread_equal(heap->forker, pthread_self())))
+    if (!heap->me->slot)
         return 0;
     pthread_mutex_lock(&heap->mutex);
     return 1;
@@ -129,6 +128,8 @@ static void unreserve(sx_heap_t *heap, uint32_t block, uint32_t first, uint64_t 
         return;
     }
     arena->taken[number / 64] &= ~((uint64_t)1 << (number % 64));
+    SX_STEP();
+    atomic_fetch_and_explicit(&heap->marks[extent].heads[first / 64], ~((uint64_t)1 << (first % 64)), memory_order_relaxed);
     arena->idle[arena->idle_count++] = (uint16_t)number;
     sx_runs_give(&heap->runs, extent, first, (uint32_t)granules);
 }

@@ -41,19 +41,14 @@ typedef struct {
     sx_scan_t scan;
 
     sx_identity_t *me;
-    pthread_mutex_t mutex; /* table, outbox bits of this process, runs, forked, deferred */
+    pthread_mutex_t mutex; /* table, outbox bits of this process, runs, forked */
     sx_table_t table;
     sx_runs_t runs;
     uint32_t arenas;         /* extents of this process */
-    uint32_t trims_answered; /* header->trim_requests as last seen */
+    sx_atomic32_t trims_answered; /* header->trim_requests as last seen */
 
     int is_private;  /* a fork of a worker: copy-on-write, nothing is allocated or released here */
     int is_worker;
-    int forking;     /* between the hooks, in the forking thread: releases are put off */
-    pthread_t forker;
-    uint32_t expected_slot; /* the next fork is a worker's, with this slot */
-    uint32_t fork_slot;     /* the slot of the child that is being made; 0: it will be private */
-    int fork_pipe[2];
     sx_forked_t *forked;
     uint32_t forked_count, forked_capacity;
     uint32_t *deferred;

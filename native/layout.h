@@ -75,7 +75,8 @@ static_assert(sizeof(sx_block_t) == 128, "two cache lines: the state with the ho
 /* ---- slots: one pair of holder bits a process ------------------------------------------------------------------------- */
 
 /* A process has an even slot, H; the odd one after it is its outbox, M. Slot 0 means "nobody".
- * Slot word [incarnation:24 | other's incarnation:24 | other's slot:12 | state:4]
+ * Slot word [incarnation:24 | other's incarnation:24 | other's slot:12 | state:4]; OWNED: [incarnation:24 | pid:36 | state:4], so
+ * that a process killed before it has stored its start time is known to be dead
  *   FREE -> RESERVED(by other) -> OWNED -> REAPING(by other) -> FREE;  FREE -> OWNED;  RESERVED -> REAPING */
 enum { SX_SLOT_FREE = 0, SX_SLOT_RESERVED = 1, SX_SLOT_OWNED = 2, SX_SLOT_REAPING = 3 };
 #define SX_SLOT_STATE(word) ((unsigned)((word) & 15))
@@ -84,6 +85,9 @@ enum { SX_SLOT_FREE = 0, SX_SLOT_RESERVED = 1, SX_SLOT_OWNED = 2, SX_SLOT_REAPIN
 #define SX_SLOT_INCARNATION(word) ((uint32_t)((word) >> 40))
 #define SX_SLOT_WORD(incarnation, other, other_incarnation, state)                                                     \
     ((uint64_t)(incarnation) << 40 | (uint64_t)(other_incarnation) << 16 | (uint64_t)(other) << 4 | (uint64_t)(state))
+
+#define SX_SLOT_PID(word) ((uint32_t)((word) >> 4))
+#define SX_SLOT_OWNED_BY(incarnation, pid) ((uint64_t)(incarnation) << 40 | (uint64_t)(pid) << 4 | SX_SLOT_OWNED)
 
 typedef struct {
     sx_atomic64_t word;
@@ -112,7 +116,7 @@ typedef struct {
     sx_atomic32_t populated;  /* bit p: page p was handed out since it last was zero; whoever may write the page sets it first */
     sx_atomic32_t block_high; /* block descriptors below this have been used */
     sx_atomic32_t span;       /* HUGE: extents of the block */
-    sx_atomic32_t unbacked;   /* bit p: page p is populated by name only: providing it failed. Tried again by the next block there */
+    sx_atomic32_t backed;     /* bit p: page p has memory behind it: it may be written without asking the kernel */
     sx_atomic64_t hints; /* bit b: look at the words [16 b, 16 b + 16) of marks.released */
     uint64_t unused2[5];
 } sx_extent_t;

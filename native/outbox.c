@@ -21,6 +21,13 @@ void sx_outbox_settle(sx_heap_t *heap, sx_outbox_t *outbox, sx_ring_t *ring) {
 static int make_space(sx_outbox_t *outbox, uint32_t count) {
     if (outbox->end + count <= outbox->capacity)
         return 0;
+    if (outbox->begin && outbox->begin >= outbox->end - outbox->begin) { /* mostly settled: there may always be one answer that is not */
+        memmove(outbox->log, outbox->log + outbox->begin, (outbox->end - outbox->begin) * sizeof *outbox->log);
+        outbox->end -= outbox->begin;
+        outbox->begin = 0;
+        if (outbox->end + count <= outbox->capacity)
+            return 0;
+    }
     uint32_t capacity = (outbox->end + count) * 2;
     sx_posted_t *wider = realloc(outbox->log, capacity * sizeof *wider);
     if (!wider)
@@ -92,7 +99,7 @@ int sx_outbox_publish(sx_heap_t *heap, sx_outbox_t *outbox, sx_ring_t *ring, sx_
             sx_heap_release(heap, spill.block);
         return code;
     }
-    uint32_t flags = spilled ? SX_SPILLED : 0;
+    uint32_t flags = (spilled ? SX_SPILLED : 0) | (spill_name.lazy ? SX_HAS_LAZY : 0);
     for (uint32_t i = 0; i < message->name_count; i++)
         flags |= names[i].lazy ? SX_HAS_LAZY : 0;
     SX_STEP();

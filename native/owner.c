@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -40,16 +41,17 @@ uint64_t sx_process_start_time(uint32_t pid) {
 
 int sx_process_is_dead(uint32_t pid, uint64_t start_time) {
     int fd = (int)syscall(SYS_pidfd_open, pid, 0);
-    if (fd < 0 && errno != ESRCH && errno != EINVAL) { /* no pidfds here, or no descriptor left: only /proc can tell */
-        uint64_t now = sx_process_start_time(pid);
-        return now == 0 ? access("/proc/self/stat", R_OK) == 0 : now != start_time;
-    }
-    if (fd < 0) /* ESRCH; EINVAL: the pid is a thread of somebody else now */
+    if (fd < 0 && (errno == ESRCH || errno == EINVAL)) /* EINVAL: the pid is a thread of somebody else now */
         return 1;
-    struct pollfd waits = {.fd = fd, .events = POLLIN};
-    int dead = poll(&waits, 1, 0) == 1 || sx_process_start_time(pid) != start_time;
-    close(fd);
-    return dead;
+    int dead = 0;
+    if (fd >= 0) {
+        struct pollfd waits = {.fd = fd, .events = POLLIN};
+        dead = poll(&waits, 1, 0) == 1;
+        close(fd); /* before /proc is opened: it may have been the last descriptor */
+    } else if (kill((pid_t)pid, 0) && errno == ESRCH) /* no pidfds here, or no descriptor left */
+        dead = 1;
+    uint64_t now = dead ? 0 : sx_process_start_time(pid);
+    return dead || (now && start_time && now != start_time); /* 0: not known, and what is not known is not certain */
 }
 
 static uint64_t read_number(const char *path) {

@@ -1,8 +1,9 @@
 /* pages.c - pages behind the blocks: provided before the first write, zeroed when recycled, given back by trim.
  *
- * Who sets a bit of `populated` has to provide that page; a page without the bit was never handed out since it last was zero, so
- * zeroing skips it. The bit is set before the page is used and cleared after it was removed: a process killed in between
- * leaves a bit too many, which costs a memset, never a wrong zero.
+ * A page without its bit of `populated` was never handed out since it last was zero, so zeroing skips it. The bit is set before
+ * the page is used and cleared after it was removed: a process killed in between leaves a bit too many, which costs a memset,
+ * never a wrong zero. A page without its bit of `backed` has to be provided. That bit is set after it was and cleared before it is
+ * removed: a process killed in between, or refused for want of memory, leaves a bit too few, and the page is provided again.
  */
 #include "heap.h"
 #include "slot.h"
@@ -35,18 +36,13 @@ int sx_pages_provide(sx_heap_t *heap, uint64_t at, uint64_t bytes, int zero) {
         uint64_t page = from / SX_PAGE_BYTES, next = (page + 1) * SX_PAGE_BYTES, to = next < end ? next : end;
         sx_atomic32_t *populated = &heap->extents[page / SX_EXTENT_PAGES].populated;
         uint32_t bit = 1u << (page % SX_EXTENT_PAGES);
-        sx_atomic32_t *unbacked = &heap->extents[page / SX_EXTENT_PAGES].unbacked;
+        sx_atomic32_t *backed = &heap->extents[page / SX_EXTENT_PAGES].backed;
         int fresh = !(sx_load_relaxed(populated) & bit) && (SX_STEP(), !(sx_or_acq_rel(populated, bit) & bit));
-        int failed = !fresh && (sx_load_relaxed(unbacked) & bit);
-        if (fresh || failed) {
-            if (provide(heap, from)) { /* the bit of populated stays: another block of the page may have been written */
-                SX_STEP();
-                sx_or_acq_rel(unbacked, bit);
+        if (!(sx_load_acquire(backed) & bit)) {
+            if (provide(heap, from)) /* the bit of populated stays: another block of the page may have been written */
                 return -ENOMEM;
-            }
             SX_STEP();
-            if (failed)
-                atomic_fetch_and_explicit(unbacked, ~bit, memory_order_acq_rel);
+            sx_or_acq_rel(backed, bit);
         }
         if (zero && !fresh)
             memset(heap->data + from, 0, to - from);
@@ -58,8 +54,16 @@ int sx_pages_provide(sx_heap_t *heap, uint64_t at, uint64_t bytes, int zero) {
 /* Removes the populated pages that lie wholly in [first, end) granules of an extent. Nobody but the caller may use the range. */
 static void remove_pages(sx_heap_t *heap, uint32_t extent, uint32_t first, uint32_t end) {
     uint32_t populated = sx_load_acquire(&heap->extents[extent].populated), removed = 0;
+    uint32_t from = (first + SX_PAGE_GRANULES - 1) / SX_PAGE_GRANULES, to = end / SX_PAGE_GRANULES;
     uint64_t at = (uint64_t)(heap->data - heap->segment.base) + (uint64_t)extent * SX_EXTENT_BYTES;
-    for (uint32_t page = (first + SX_PAGE_GRANULES - 1) / SX_PAGE_GRANULES; page < end / SX_PAGE_GRANULES; page++)
+    for (uint32_t page = 0; page < SX_EXTENT_PAGES; page++)
+        if (page < from || page >= to)
+            populated &= ~(1u << page);
+    if (!populated)
+        return;
+    SX_STEP();
+    atomic_fetch_and_explicit(&heap->extents[extent].backed, ~populated, memory_order_acq_rel);
+    for (uint32_t page = from; page < to; page++)
         if ((populated >> page & 1) && !sx_segment_remove(&heap->segment, at + page * SX_PAGE_BYTES, SX_PAGE_BYTES))
             removed |= 1u << page;
     SX_STEP();
@@ -79,9 +83,9 @@ static void trim_mine(sx_heap_t *heap) {
 
 void sx_heap_answer_trim(sx_heap_t *heap) {
     uint32_t asked = sx_load_relaxed(&heap->header->trim_requests);
-    if (asked == heap->trims_answered || !heap->me->slot || heap->is_private)
+    if (asked == sx_load_relaxed(&heap->trims_answered) || !heap->me->slot || heap->is_private)
         return;
-    heap->trims_answered = asked;
+    sx_store_relaxed(&heap->trims_answered, asked); /* relaxed: if two threads answer, pages are looked for twice */
     sx_heap_sweep(heap);
     trim_mine(heap);
 }
@@ -125,7 +129,8 @@ void sx_heap_trim(sx_heap_t *heap) {
                 trim_block(heap, e * SX_EXTENT_BLOCKS + b);
     }
     SX_STEP();
-    heap->trims_answered = sx_add_acq_rel(&heap->header->trim_requests, 1) + 1;
+    sx_store_relaxed(&heap->trims_answered, sx_add_acq_rel(&heap->header->trim_requests, 1) + 1);
+    sx_fence_seq_cst(); /* SYNC POINT doorbell */
     for (uint32_t slot = 2; slot < SX_SLOTS; slot += 2) /* who is awake looks before it sleeps or allocates again */
         if (sx_load_acquire(&heap->slots[slot].waiting) && slot != heap->me->slot)
             sx_slot_ring(&heap->slots[slot]);

@@ -93,7 +93,7 @@ int sx_ring_peek(sx_heap_t *heap, sx_ring_t *ring, sx_message_t *message) {
         uint32_t at = (uint32_t)(tail % SX_RING_BYTES), room = SX_RING_BYTES - at;
         if (head == tail)
             return 0;
-        if (head < tail || head - tail > SX_RING_BYTES)
+        if (tail % 16 || head < tail || head - tail > SX_RING_BYTES)
             return -EBADMSG;
         sx_record_t *record = (sx_record_t *)(ring->data + at);
         uint32_t bytes = record->bytes;
@@ -180,7 +180,9 @@ int sx_channel_wait(sx_heap_t *heap, sx_channel_t *channel, uint32_t seen, int64
     SX_STEP();
     sx_store_relaxed(&slot->waiting, 1);
     sx_fence_seq_cst(); /* SYNC POINT doorbell */
-    int code = sx_ring_is_empty(&channel->tasks) ? sx_futex_wait(&slot->bell, seen, nanoseconds) : 0;
+    int is_idle = sx_ring_is_empty(&channel->tasks) &&
+                  sx_load_relaxed(&heap->header->trim_requests) == sx_load_relaxed(&heap->trims_answered);
+    int code = is_idle ? sx_futex_wait(&slot->bell, seen, nanoseconds) : 0;
     SX_STEP();
     sx_store_relaxed(&slot->waiting, 0);
     return code;

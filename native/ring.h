@@ -106,7 +106,8 @@ int sx_task_was_started(sx_ring_t *ring, uint64_t position);
 
 void sx_channel_ring_worker(sx_heap_t *heap, sx_channel_t *channel, int always); /* after publishing a task; always: after a signal, too */
 /* The worker reads the bell, then looks for signals and whatever else may have come, then sleeps on what it read: until a task is
- * there, the bell is rung, a signal came (-EINTR) or the time is over (-ETIMEDOUT). */
+ * there, the bell is rung, somebody has asked to trim (sx_heap_answer_trim), a signal came (-EINTR) or the time is over
+ * (-ETIMEDOUT). */
 uint32_t sx_channel_bell(sx_heap_t *heap, sx_channel_t *channel);
 int sx_channel_wait(sx_heap_t *heap, sx_channel_t *channel, uint32_t seen, int64_t nanoseconds);
 /* The parent, before it looks at all the rings one last time and sleeps; and when it is awake. */

@@ -101,9 +101,8 @@ void sx_runs_drop_extent(sx_runs_t *runs, uint32_t extent) {
 int sx_runs_take(sx_runs_t *runs, uint32_t granules, uint32_t *extent, uint32_t *first) {
     /* The list of this very size may hold a run that is just long enough: the hole that an array of this size left. */
     uint32_t number = runs->heads[list_of(granules)];
-    for (int looks = 0; number && runs->runs[number].granules < granules; number = runs->runs[number].next)
-        if (++looks == 4)
-            number = 0;
+    for (int looks = 0; number && runs->runs[number].granules < granules;)
+        number = ++looks < 4 ? runs->runs[number].next : 0; /* run 0 does not exist: nothing may be read of it */
     if (!number) {
         uint32_t list = list_above(granules), word = list / 64;
         uint64_t some = runs->filled[word] & ~(uint64_t)0 << (list % 64);

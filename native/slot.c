@@ -34,8 +34,9 @@ static uint32_t take_free(sx_heap_t *heap, unsigned state) {
             continue;
         raise_high(heap, slot + 2);
         SX_STEP();
-        if (sx_cas_acq_rel(&heap->slots[slot].word, &seen,
-                           word_for(heap, (SX_SLOT_INCARNATION(seen) + 1) & 0xffffff, state)))
+        uint32_t incarnation = (SX_SLOT_INCARNATION(seen) + 1) & 0xffffff;
+        uint64_t word = state == SX_SLOT_OWNED ? SX_SLOT_OWNED_BY(incarnation, getpid()) : word_for(heap, incarnation, state);
+        if (sx_cas_acq_rel(&heap->slots[slot].word, &seen, word))
             return slot;
     }
     return 0;
@@ -44,7 +45,7 @@ static uint32_t take_free(sx_heap_t *heap, unsigned state) {
 int sx_slot_claim(sx_heap_t *heap, uint32_t reserved) {
     if (reserved) {
         uint64_t seen = sx_load_acquire(&heap->slots[reserved].word);
-        uint64_t mine = (seen & ~(uint64_t)15) | SX_SLOT_OWNED;
+        uint64_t mine = SX_SLOT_OWNED_BY(SX_SLOT_INCARNATION(seen), getpid());
         SX_STEP();
         if (SX_SLOT_STATE(seen) != SX_SLOT_RESERVED || !sx_cas_acq_rel(&heap->slots[reserved].word, &seen, mine))
             return -EOWNERDEAD; /* who kept it for us is dead, and it was reaped */
@@ -87,13 +88,10 @@ void sx_slot_unguard(sx_heap_t *heap, uint32_t slot) {
 /* Is the process that had this slot under this incarnation gone for certain? */
 static int is_gone(sx_heap_t *heap, uint32_t slot, uint32_t incarnation) {
     uint64_t word = sx_load_acquire(&heap->slots[slot].word);
-    uint32_t pid = sx_load_acquire(&heap->slots[slot].pid);
-    uint64_t start_time = sx_load_acquire(&heap->slots[slot].start_time);
+    uint64_t start_time = sx_load_acquire(&heap->slots[slot].start_time); /* 0: killed before it was stored, perhaps */
     if (SX_SLOT_STATE(word) != SX_SLOT_OWNED || SX_SLOT_INCARNATION(word) != incarnation)
         return SX_SLOT_STATE(word) != SX_SLOT_RESERVED || SX_SLOT_INCARNATION(word) != incarnation;
-    if (!pid || !start_time) /* between its claim and its introduction; if it dies there, its guardian knows */
-        return 0;
-    return sx_process_is_dead(pid, start_time);
+    return sx_process_is_dead(SX_SLOT_PID(word), start_time);
 }
 
 /* May this process reap a slot whose word is `word`, given that a guardian decides for itself? */
@@ -108,9 +106,10 @@ static int may_reap(sx_heap_t *heap, uint32_t slot, uint64_t word) {
     case SX_SLOT_OWNED:
         return mine || is_gone(heap, slot, SX_SLOT_INCARNATION(word));
     case SX_SLOT_RESERVED: /* kept by another for a child that never claimed it */
-    case SX_SLOT_REAPING:  /* its reaper died over it */
         return mine || (other == heap->me->slot && other_incarnation == heap->me->incarnation) ||
                is_gone(heap, other, other_incarnation);
+    case SX_SLOT_REAPING: /* its reaper died over it; if that is this very process, another thread is at it */
+        return is_gone(heap, other, other_incarnation);
     default:
         return 0;
     }
