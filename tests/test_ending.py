@@ -1,6 +1,7 @@
 """What runs when a pool's workers end: everything that sys.exit would run, however the end comes."""
 
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -8,9 +9,10 @@ import sys
 import pytest
 
 SCRIPT = """
-import atexit, multiprocessing, os, signal, sys, threading, weakref
+import atexit, multiprocessing, os, signal, sys, threading, time, weakref
 from multiprocessing import util
 from pathlib import Path
+import shmexec
 from shmexec import SharedExecutor
 
 folder, method, end = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
@@ -45,7 +47,9 @@ def prepare():
 
 def finalizer(): note("finalizer")
 
-def stay(): signal.pause()
+def stay(begun):
+    begun[0] = 1
+    while True: time.sleep(0.001)
 
 if True:  # no guard
     ex = SharedExecutor(1, context, finalizer=finalizer)
@@ -54,8 +58,9 @@ if True:  # no guard
     if end == "shutdown":
         ex.shutdown()
     elif end == "term":
-        future = ex.submit(stay)
-        while not future.running(): pass
+        begun = shmexec.zeros(1)
+        future = ex.submit(stay, begun)
+        while not begun[0]: time.sleep(0.001)
         os.kill(pid, signal.SIGTERM)
         print(future.exception().exitcode, flush=True)
         ex.shutdown()
@@ -77,8 +82,8 @@ def test_workers_run_everything_that_sys_exit_would_run(method, end, tmp_path):
         if end == "kill":  # the parent of the workers, by force
             parent.kill()
         rest = parent.stdout.read()  # ends with the last process that has it
+    assert select.select([gone], [], [], 0)[0], "the worker is gone"
     os.close(gone)
-    assert not os.path.exists(f"/proc/{worker}/cmdline") or not open(f"/proc/{worker}/cmdline").read()
     assert parent.returncode == (-signal.SIGKILL if end == "kill" else 0)
     assert rest == ("143\n" if end == "term" else "")
     trace = (tmp_path / "trace").read_text().splitlines()
