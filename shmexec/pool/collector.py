@@ -16,6 +16,8 @@ from collections.abc import Callable
 from shmexec import _core
 from shmexec.pool.crew import Worker
 
+END = -1.0
+
 
 class Collector:
     """Calls back when a worker has answered or died, until it is told that nothing more will come.
@@ -28,7 +30,8 @@ class Collector:
     on_death : callable
         Of the worker, when all its answers have been given to `on_answer`.
     on_round : callable
-        After each round, and whenever somebody has called `wake`. True: go on.
+        Before each round, and whenever somebody has called `wake`. Seconds to sleep at most, None for no limit; or
+        `END`.
     on_failure : callable
         Of the exception, if one of the others raises, which none should.
     """
@@ -38,7 +41,7 @@ class Collector:
         hub: _core.Hub,
         on_answer: Callable[[Worker, _core.Message], None],
         on_death: Callable[[Worker], None],
-        on_round: Callable[[], bool],
+        on_round: Callable[[], float | None],
         on_failure: Callable[[BaseException], None],
         name: str,
     ) -> None:
@@ -79,16 +82,16 @@ class Collector:
 
     def _run(self) -> None:
         try:
-            while self._on_round():
-                self._make_round()
+            while (patience := self._on_round()) != END:
+                self._make_round(patience)
         except BaseException as error:
             self._on_failure(error)
             raise
         finally:
             self.close()
 
-    def _make_round(self) -> None:
-        dead = self._sleep()
+    def _make_round(self, patience: float | None) -> None:
+        dead = self._sleep(patience)
         for worker in list(self._watched.values()):
             self._drain(worker)
         for pidfd in dead:
@@ -97,11 +100,12 @@ class Collector:
             self._drain(worker)  # again: what it wrote last came after the first look
             self._on_death(worker)
 
-    def _sleep(self) -> list[int]:
+    def _sleep(self, patience: float | None) -> list[int]:
         """Until there is something to look at; the pidfds of the dead."""
         self._hub.arm()
-        timeout = 0 if any(worker.channel.has_answer() for worker in list(self._watched.values())) else -1
-        events = self._epoll.poll(timeout)
+        if any(worker.channel.has_answer() for worker in list(self._watched.values())):
+            patience = 0
+        events = self._epoll.poll(patience)
         self._hub.disarm()
         if any(descriptor == self._hub.event for descriptor, _ in events):
             os.eventfd_read(self._hub.event)

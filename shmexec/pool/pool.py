@@ -23,7 +23,7 @@ from shmexec.pickling.functions import FunctionTable
 from shmexec.pickling.pickler import Forwarded, Packed, dump, dump_call
 from shmexec.pool.callbacks import CallbackThread
 from shmexec.pool.calls import Call, Tally
-from shmexec.pool.collector import Collector
+from shmexec.pool.collector import END, Collector
 from shmexec.pool.crew import Crew, Worker, WorkerSettings
 from shmexec.pool.futures import CallFuture
 from shmexec.pool.launcher import WorkerProcess
@@ -31,6 +31,9 @@ from shmexec.pool.ledger import CallState, Ledger, Pack, Send, Start, Step, With
 from shmexec.transport.messages import DEPTH, Cost, Kind
 
 _START_FAILURES = 3  # workers that die one after the other before any has come up: the next would, too
+
+_GRACE = 10.0  # seconds that the workers of a broken pool have for their clean-up
+_ASK_AGAIN = 0.1
 
 _pool_numbers = itertools.count()
 
@@ -63,6 +66,7 @@ class Pool:
         self._closed = threading.Event()
         self._broken: BaseException | None = None
         self._broken_by: str = ""
+        self._patience = _GRACE
         self._owner = os.getpid()
         number = next(_pool_numbers)
         self._event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -367,8 +371,8 @@ class Pool:
                     )
                 )
 
-    def _on_round(self) -> bool:
-        """Whether the collector goes on."""
+    def _on_round(self) -> float | None:
+        """How long the collector may sleep: for ever (None), so many seconds, or it ends."""
         with self._lock:
             self._ledger.look_again()
         self._feed()
@@ -378,10 +382,23 @@ class Pool:
             for worker in stopping:
                 worker.seat.is_leaving = True
                 worker.stop()
+            if self._broken is not None and self._workers:
+                return self._end_workers()
             go_on = not ending or bool(self._workers) or not self._closing
-        if not go_on:
-            self._end()
-        return go_on
+        if go_on:
+            return None
+        self._end()
+        return END
+
+    def _end_workers(self) -> float:
+        """Of a broken pool. Not by one SIGTERM: a call that is about to block in C may sleep through it."""
+        self._patience -= _ASK_AGAIN
+        for worker in self._workers.values():
+            if self._patience > 0:
+                worker.process.terminate()
+            else:
+                worker.process.kill()
+        return _ASK_AGAIN
 
     def _finish(self, call: Call, *, packed: Packed | None = None, error: BaseException | None = None) -> None:
         """The call is over: its future is done (or was cancelled), its arguments go."""
@@ -411,8 +428,7 @@ class Pool:
             self._broken, self._broken_by = reason, str(reason)
             pending = self._ledger.pending()
             for worker in self._workers.values():
-                if not worker.seat.is_leaving:
-                    worker.process.terminate()
+                worker.seat.is_leaving = True
         for call in pending:
             self._calls.pop(call.number, None)
             self._finish(call, error=reason)
