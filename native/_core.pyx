@@ -2,6 +2,7 @@
 """shmexec._core: the thin skin over native/*.c. One part per concept; the C holds the algorithms."""
 
 include "_heap.pxi"
+include "_arrays.pxi"
 include "_channel.pxi"
 include "_futex.pxi"
 include "_process.pxi"

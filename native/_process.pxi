@@ -16,7 +16,7 @@ cdef extern from "process.h":
 
 
 cdef int sx_check(int code) except -1:
-    """The one place where 0 or -errno becomes an exception."""
+    """Turns 0 or -errno into an exception; `check_code` does so for the heap, where some codes say more."""
     if code < 0:
         raise OSError(-code, os.strerror(-code))
     return 0

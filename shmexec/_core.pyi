@@ -6,7 +6,7 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-# ---- the heap (_heap.pxi)
+# ---- the heap and arrays over it (_heap.pxi, _arrays.pxi)
 
 def open_heap() -> int: ...
 def heap_is_open() -> bool: ...

@@ -7,7 +7,7 @@ from typing import Any
 from shmexec.pickling.pickler import Packed
 from shmexec.pool.futures import CallFuture
 from shmexec.pool.ledger import CallState
-from shmexec.transport.messages import Kind
+from shmexec.transport.messages import Cost, Kind
 
 
 @dataclass(eq=False, slots=True)
@@ -48,3 +48,16 @@ class Tally:
     bytes_copied_out: int = 0
     workers_started: int = 0
     workers_died: int = 0
+
+    def note_arguments(self, call: Call) -> None:
+        """A call has been packed. The caller sees to it that nobody else counts."""
+        for packed in (call.packed, call.function_packed):
+            if packed is not None:
+                self.bytes_by_name_in += packed.bytes_by_name
+                self.bytes_copied_in += packed.bytes_copied
+
+    def note_answer(self, cost: Cost) -> None:
+        """A call has been answered."""
+        self.calls_done += 1
+        self.bytes_by_name_out += cost.bytes_by_name
+        self.bytes_copied_out += cost.bytes_copied

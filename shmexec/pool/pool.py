@@ -19,8 +19,7 @@ from typing import Any
 from shmexec import _core
 from shmexec.errors import WorkerDied
 from shmexec.pickling import failures
-from shmexec.pickling.functions import FunctionTable
-from shmexec.pickling.pickler import Forwarded, Packed, dump, dump_call
+from shmexec.pickling.pickler import Packed
 from shmexec.pool.callbacks import CallbackThread
 from shmexec.pool.calls import Call, Tally
 from shmexec.pool.collector import END, Collector
@@ -28,6 +27,7 @@ from shmexec.pool.crew import Crew, Worker, WorkerSettings
 from shmexec.pool.futures import CallFuture
 from shmexec.pool.launcher import WorkerProcess
 from shmexec.pool.ledger import CallState, Ledger, Pack, Send, Start, Step, Withdraw
+from shmexec.pool.packing import Packer
 from shmexec.transport.messages import DEPTH, Cost, Kind
 
 _START_FAILURES = 3  # workers that die one after the other before any has come up: the next would, too
@@ -56,7 +56,7 @@ class Pool:
         self._breaks = breaks
         self._lock = threading.Lock()
         self._ledger = Ledger(max_workers, DEPTH, eager=settings.method == "fork")
-        self._functions = FunctionTable()
+        self._packer = Packer(self)
         self._numbers = itertools.count(1)
         self._workers: dict[Any, Worker] = {}  # by seat
         self._calls: dict[int, Call] = {}  # sent, by number
@@ -93,8 +93,7 @@ class Pool:
         future = CallFuture(self)
         name = failures.name_of(function)
         call = Call(next(self._numbers), kind, future, function, args, kwargs, name)
-        values = itertools.chain.from_iterable(args) if kind is Kind.CHUNK else (*args, *kwargs.values())
-        awaited = {value for value in values if self._is_ours(value)}
+        awaited = self._packer.awaited(kind, args, kwargs)
         with self._lock:
             self._check_open()
             for other in awaited:
@@ -168,9 +167,6 @@ class Pool:
         if self._closing:
             raise RuntimeError("cannot schedule new futures after shutdown")
 
-    def _is_ours(self, value: object) -> bool:
-        return type(value) is CallFuture and value.pool is self
-
     def call_later(self, callback: Callable[[], None]) -> bool:
         """Keep users' callbacks out of the collector's thread."""
         if not self._collector.is_current_thread():
@@ -214,47 +210,18 @@ class Pool:
         return step
 
     def _pack(self, call: Call) -> None:
-        """Pickle a call, in the present thread, without any lock."""
+        """Pickle a call, in the present thread."""
         if not call.future.set_running_or_notify_cancel():
             self._finish(call)
             return
-        assert call.function is not None
-        try:
-            args, kwargs = self._fill_in(call)
-        except BaseException as error:  # an argument's own call failed, or was cancelled
-            self._finish(call, error=error)
-            return
-        try:
-            call.function_number, call.function_packed = self._functions.pack(call.function)
-            call.packed = dump_call(args, kwargs) if call.kind is Kind.CALL else dump(list(args), to_worker=True)
-        except MemoryError as error:
-            self._finish(call, error=error)
-            return
-        except Exception as error:
-            what = failures.find_unpicklable(call.function, call.args, call.kwargs)
-            self._finish(call, error=failures.explain(error, what))
-            return
-        call.function, call.args, call.kwargs = None, (), {}
-        for packed in (call.packed, call.function_packed):
-            self.tally.bytes_by_name_in += packed.bytes_by_name
-            self.tally.bytes_copied_in += packed.bytes_copied
+        error = self._packer.pack(call)
         with self._lock:
-            self._ledger.packed(call)
-            broken = self._broken
-        if broken is not None:
-            self._finish(call, error=broken)
-
-    def _fill_in(self, call: Call) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The arguments, with the values of futures in their place."""
-        if call.kind is Kind.CHUNK:
-            return tuple(tuple(map(self._filled, item)) for item in call.args), {}
-        return tuple(map(self._filled, call.args)), {key: self._filled(value) for key, value in call.kwargs.items()}
-
-    def _filled(self, value: Any) -> Any:
-        if not self._is_ours(value):
-            return value
-        packed = None if value.cancelled() else value.peek_packed()
-        return Forwarded(packed) if packed is not None else value.result()
+            if error is None:
+                self._ledger.packed(call)
+                self.tally.note_arguments(call)
+                error = self._broken
+        if error is not None:
+            self._finish(call, error=error)
 
     def _send(self, step: Send) -> tuple[Call, BaseException] | None:
         """Under the lock: put a packed call into a worker's ring."""
@@ -317,9 +284,7 @@ class Pool:
                 if call is None:
                     return
                 cost = Cost.unpack(message.first)
-                self.tally.calls_done += 1
-                self.tally.bytes_by_name_out += cost.bytes_by_name
-                self.tally.bytes_copied_out += cost.bytes_copied
+                self.tally.note_answer(cost)
                 if message.kind == Kind.RESULT:
                     self._finish(
                         call, packed=Packed(message.second, message.holds, cost.bytes_by_name, cost.bytes_copied)

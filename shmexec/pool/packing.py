@@ -1,0 +1,66 @@
+"""Pickles calls for workers: the function, and the arguments with the values of futures in their place.
+
+No lock is held: the code of what is pickled may do anything, submit calls included.
+"""
+
+import weakref
+from collections.abc import Iterable
+from typing import Any
+
+from shmexec.pickling import failures
+from shmexec.pickling.functions import FunctionTable
+from shmexec.pickling.pickler import Forwarded, dump, dump_call
+from shmexec.pool.calls import Call
+from shmexec.pool.futures import CallFuture
+from shmexec.transport.messages import Kind
+
+
+class Packer:
+    """The packing of one pool, whose futures it knows."""
+
+    def __init__(self, pool: object) -> None:
+        self._pool = weakref.ref(pool)  # which has this object
+        self._functions = FunctionTable()
+
+    def awaited(self, kind: Kind, args: tuple[Any, ...], kwargs: dict[str, Any]) -> set[CallFuture]:
+        """The futures of the pool among the arguments."""
+        values: Iterable[Any] = (*args, *kwargs.values())
+        if kind is Kind.CHUNK:
+            values = (value for item in args for value in item)
+        return {value for value in values if self._is_ours(value)}
+
+    def pack(self, call: Call) -> BaseException | None:
+        """Pickle a call, whose awaited futures are done; or what came in between.
+
+        An argument's own call may have failed or been cancelled, something may be no matter for pickle, or there is no
+        shared memory left.
+        """
+        assert call.function is not None
+        try:
+            args, kwargs = self._fill_in(call)
+        except BaseException as error:
+            return error
+        try:
+            call.function_number, call.function_packed = self._functions.pack(call.function)
+            call.packed = dump_call(args, kwargs) if call.kind is Kind.CALL else dump(list(args), to_worker=True)
+        except MemoryError as error:
+            return error
+        except Exception as error:
+            what = failures.find_unpicklable(call.function, call.args, call.kwargs)
+            return failures.explain(error, what)
+        call.function, call.args, call.kwargs = None, (), {}
+        return None
+
+    def _is_ours(self, value: object) -> bool:
+        return type(value) is CallFuture and value.pool is self._pool()
+
+    def _fill_in(self, call: Call) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        if call.kind is Kind.CHUNK:
+            return tuple(tuple(map(self._filled, item)) for item in call.args), {}
+        return tuple(map(self._filled, call.args)), {key: self._filled(value) for key, value in call.kwargs.items()}
+
+    def _filled(self, value: Any) -> Any:
+        if not self._is_ours(value):
+            return value
+        packed = None if value.cancelled() else value.peek_packed()
+        return Forwarded(packed) if packed is not None else value.result()
