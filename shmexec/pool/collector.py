@@ -53,9 +53,11 @@ class Collector:
         self._epoll = select.epoll()
         self._epoll.register(hub.event, select.EPOLLIN)
         self._watched: dict[int, Worker] = {}  # by pidfd; changed by one thread at a time, under the pool's lock
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._name = name
+        self._thread: threading.Thread | None = None
 
     def start(self) -> None:
+        self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
         self._thread.start()
 
     def is_current_thread(self) -> bool:
@@ -63,7 +65,8 @@ class Collector:
 
     def join(self) -> None:
         """Wait until the thread has ended."""
-        self._thread.join()
+        if self._thread is not None:
+            self._thread.join()
 
     def watch(self, worker: Worker) -> None:
         """From now on this worker's answers and its death are seen."""
