@@ -100,7 +100,7 @@ def _checked_dtype(dtype: DTypeLike | None) -> np.dtype[Any]:
 
 
 def _checked_shape(shape: ShapeLike, itemsize: int) -> tuple[int, ...]:
-    if isinstance(shape, SupportsIndex):
+    if isinstance(shape, SupportsIndex) and np.ndim(shape) == 0:  # an array has __index__, whatever its shape
         dimensions: tuple[int, ...] = (operator.index(shape),)
     else:
         dimensions = tuple(map(operator.index, shape))
@@ -177,11 +177,11 @@ def _like(
         raise ValueError(f"order must be one of 'K', 'A', 'C', 'F', not {order!r}")
     model = np.asarray(prototype)
     described = _checked_dtype(model.dtype if dtype is None else dtype)
-    if shape is not None and not isinstance(shape, SupportsIndex):
-        shape = tuple(shape)
     dimensions = model.shape if shape is None else _checked_shape(shape, described.itemsize)
     if order in ("C", "F"):
         return _new(dimensions, described, order, zero)
+    if len(dimensions) != model.ndim and order == "K":
+        return _new(dimensions, described, "C", zero)
     if len(dimensions) != model.ndim or order == "A" or model.flags.c_contiguous or model.flags.f_contiguous:
         return _new(dimensions, described, "F" if model.flags.fnc else "C", zero)
     # 'K': the axes in the order of the model's strides, as NumPy does
@@ -191,7 +191,11 @@ def _like(
 
 
 def empty_like(
-    prototype: ArrayLike, dtype: DTypeLike | None = None, order: KeepOrder = "K", shape: ShapeLike | None = None
+    prototype: ArrayLike,
+    dtype: DTypeLike | None = None,
+    order: KeepOrder = "K",
+    subok: bool = False,
+    shape: ShapeLike | None = None,
 ) -> NDArray[Any]:
     """A new array in shared memory with the shape and type of another, not initialised. See `numpy.empty_like` and
     `empty`.
@@ -200,17 +204,25 @@ def empty_like(
 
 
 def zeros_like(
-    a: ArrayLike, dtype: DTypeLike | None = None, order: KeepOrder = "K", shape: ShapeLike | None = None
+    a: ArrayLike,
+    dtype: DTypeLike | None = None,
+    order: KeepOrder = "K",
+    subok: bool = False,
+    shape: ShapeLike | None = None,
 ) -> NDArray[Any]:
     """A new array in shared memory with the shape and type of another, filled with zeros."""
     return _like(a, dtype, order, shape, zero=True)
 
 
 def ones_like(
-    a: ArrayLike, dtype: DTypeLike | None = None, order: KeepOrder = "K", shape: ShapeLike | None = None
+    a: ArrayLike,
+    dtype: DTypeLike | None = None,
+    order: KeepOrder = "K",
+    subok: bool = False,
+    shape: ShapeLike | None = None,
 ) -> NDArray[Any]:
     """A new array in shared memory with the shape and type of another, filled with ones."""
-    return full_like(a, 1, dtype, order, shape)
+    return full_like(a, 1, dtype, order, shape=shape)
 
 
 def full_like(
@@ -218,6 +230,7 @@ def full_like(
     fill_value: ArrayLike,
     dtype: DTypeLike | None = None,
     order: KeepOrder = "K",
+    subok: bool = False,
     shape: ShapeLike | None = None,
 ) -> NDArray[Any]:
     """A new array in shared memory with the shape and type of another, filled with `fill_value`."""
@@ -298,6 +311,8 @@ def attach(name: KernelName) -> NDArray[Any]:
     segment = re.fullmatch(r"(/proc/\d+/fd/\d+):(\d+)", name.segment)
     if not segment:
         raise StaleName(f"{name.segment!r} is not the name of a segment")
+    if not isinstance(name.dtype, np.dtype) or name.dtype.hasobject or len(name.strides) != len(name.shape):
+        raise ValueError(f"{name!r} is the name of no array")
     path, inode = segment[1], int(segment[2])
     try:
         return _core.foreign_array(

@@ -2,6 +2,7 @@
 
 import itertools
 import multiprocessing
+import operator
 import os
 import threading
 import time
@@ -12,7 +13,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from multiprocessing import util
 from multiprocessing.context import BaseContext
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, SupportsIndex, TypeVar, cast
 
 from shmexec import _core
 from shmexec.pool.crew import WorkerSettings
@@ -110,10 +111,12 @@ class SharedArrayProcessPoolExecutor(Executor):
         if on_worker_death not in ("replace", "break"):
             raise ValueError(f"on_worker_death must be 'replace' or 'break', not {on_worker_death!r}")
         limit = _checked_count("max_bytes", max_bytes)
+        method = _checked_method(mp_context)
+        if not isinstance(initargs, Iterable):
+            raise TypeError(f"initargs must be a tuple, not {type(initargs).__name__}")
+        settings = WorkerSettings(method, initializer, tuple(initargs), finalizer, tasks)
         if limit is not None:
             _core.set_limit(limit)
-        method = _checked_method(mp_context)
-        settings = WorkerSettings(method, initializer, tuple(initargs), finalizer, tasks)
         self._max_workers = workers or len(os.sched_getaffinity(0))
         self._pool = Pool(self._max_workers, settings, breaks=on_worker_death == "break")
         _pools.add(self._pool)
@@ -211,6 +214,8 @@ class SharedArrayProcessPoolExecutor(Executor):
             Cancel the calls that wait.
         """
         self._pool.shutdown(wait=wait, cancel_futures=cancel_futures)
+        if self._pool.is_closed:  # or the registry would keep what exceptions of a broken pool refer to
+            self._let_go.detach()
 
     def stats(self) -> PoolStats:
         """The figures of this executor."""
@@ -258,8 +263,9 @@ def _results(
 def _checked_count(name: str, value: int | None) -> int | None:
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int):
+    if isinstance(value, bool) or not isinstance(value, SupportsIndex):
         raise TypeError(f"{name} must be an integer, not {type(value).__name__}")
+    value = operator.index(value)  # NumPy's integers, too
     if value < 1:
         raise ValueError(f"{name} must be greater than 0, not {value}")
     return value

@@ -1,40 +1,163 @@
-"""What holds for every test: it leaves no child process and no open descriptor behind."""
+"""What every test gets: pools, gates, start methods, and a look around afterwards for whatever it left behind."""
 
 import gc
+import multiprocessing
 import os
-from collections.abc import Iterator
+import sys
+import threading
+import uuid
 from multiprocessing import resource_tracker
 from pathlib import Path
 
 import pytest
 
+import shmexec
+from shmexec import _core
 
-def children() -> set[int]:
-    """The pids of this process's children, zombies included."""
-    return {
-        int(pid)
-        for task in Path("/proc/self/task").iterdir()
-        for pid in (task / "children").read_text().split()
-    }
+_HERE = Path(__file__).parent
+for _folder in (_HERE, _HERE.parent):  # workers import helpers and test modules by name
+    if str(_folder) not in sys.path:
+        sys.path.append(str(_folder))
+
+import sequencer  # noqa: E402
+
+# What descends from this process by exec carries it, also when it has lost its parent.
+_MARK = f"SHMEXEC_TEST_RUN={uuid.uuid4().hex}"
+os.environ.update([_MARK.split("=")])
+
+METHODS = (None, "fork", "forkserver", "spawn")
 
 
-def descriptors() -> dict[str, str]:
-    """What is open in this process."""
-    found = {}
-    for number in os.listdir("/proc/self/fd"):
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = yield
+    if report.failed:
+        item.stash[_FAILED] = True
+    return report
+
+
+_FAILED = pytest.StashKey[bool]()
+
+
+def relatives():
+    """(pid, state, command) of the processes that this one started, or that those did."""
+    me, tracker = os.getpid(), getattr(resource_tracker._resource_tracker, "_pid", None)
+    found = []
+    for entry in os.listdir("/proc"):
+        if not entry.isdigit() or int(entry) in (me, tracker):
+            continue
         try:
-            found[number] = os.readlink(f"/proc/self/fd/{number}")
-        except OSError:
-            pass  # the one that lists them
+            stat = Path(f"/proc/{entry}/stat").read_text()
+            environment = Path(f"/proc/{entry}/environ").read_bytes()
+            command = Path(f"/proc/{entry}/cmdline").read_bytes()
+        except (OSError, ProcessLookupError):
+            continue
+        state, parent = stat.rpartition(")")[2].split()[:2]
+        if int(parent) == me or (_MARK.encode() in environment and not _is_tracker(command)):
+            found.append((int(entry), state, command.replace(b"\0", b" ").decode(errors="replace")[:120]))
     return found
 
 
+def _is_tracker(command):
+    return b"resource_tracker" in command
+
+
+def descriptors():
+    """What this process has open, but for what lives as long as it does: the heap and the resource tracker's pipe."""
+    heap = int(shmexec.heap_info().kernel_name.rpartition(":")[0].rpartition("/")[2])
+    tracker = getattr(resource_tracker._resource_tracker, "_fd", None)
+    found = {}
+    for entry in os.listdir("/proc/self/fd"):
+        if int(entry) not in (heap, tracker):
+            try:
+                found[int(entry)] = os.readlink(f"/proc/self/fd/{entry}")
+            except FileNotFoundError:
+                pass  # the listing's own
+    return found
+
+
+def _blocks():
+    for _ in range(3):  # a pool is in a cycle that its executor's finalizer holds
+        gc.collect()
+    return shmexec.heap_info().blocks
+
+
+def _files():
+    """Of ours in /dev/shm: other programs may be using it."""
+    return {name for name in os.listdir("/dev/shm") if "shmexec" in name}
+
+
 @pytest.fixture(autouse=True)
-def nothing_is_left_behind() -> Iterator[None]:
-    resource_tracker.ensure_running()  # it stays for the life of this process
-    gc.collect()
-    children_before, open_before = children(), descriptors()
+def nothing_left(request):
+    """After the test: no process, thread, descriptor, block or file in /dev/shm that was not there before."""
+    if "demo" in Path(str(request.node.fspath)).parts:
+        yield
+        return
+    shmexec.empty(1)  # the heap is there
+    blocks, opened = _blocks(), descriptors()
+    threads = set(threading.enumerate())
+    files = _files()
     yield
-    gc.collect()
-    assert children() == children_before
-    assert descriptors() == open_before
+    request.node.funcargs.clear()  # pytest holds them until later
+    if request.node.stash.get(_FAILED, False):
+        return
+    left = {
+        "processes": relatives(),
+        "threads": [thread for thread in threading.enumerate() if thread not in threads],
+        "descriptors": {n: name for n, name in descriptors().items() if opened.get(n) != name},
+        "blocks": max(0, _blocks() - blocks),
+        "files in /dev/shm": sorted(_files() - files),
+        "broken invariant": _core.check_heap(True),
+    }
+    assert not any(left.values()), f"left over: { {what: which for what, which in left.items() if which} }"
+
+
+@pytest.fixture
+def gate(tmp_path):
+    """Makes named gates; they all stand open when the test is over."""
+    made = []
+
+    def make(name):
+        made.append(sequencer.Gate(tmp_path / f"gate-{name}"))
+        return made[-1]
+
+    make.open_all = lambda: [one.open(1000) for one in made]
+    yield make
+    for one in made:
+        one.close()
+
+
+@pytest.fixture
+def make_executor(gate):
+    """Makes executors, which are shut down after the test, whatever state it left them in."""
+    made = []
+
+    def make(max_workers=2, mp_context=None, *args, **options):
+        if isinstance(mp_context, str):
+            mp_context = multiprocessing.get_context(mp_context)
+        made.append(shmexec.SharedExecutor(max_workers, mp_context, *args, **options))
+        return made[-1]
+
+    yield make
+    gate.open_all()
+    for one in made:
+        one.shutdown(wait=True)
+    made.clear()
+
+
+@pytest.fixture
+def executor(make_executor):
+    """A pool of two workers."""
+    return make_executor(2)
+
+
+@pytest.fixture(params=METHODS, ids=lambda method: method or "default")
+def method(request):
+    """How workers are started."""
+    return request.param
+
+
+@pytest.fixture
+def script(tmp_path):
+    """Runs a program in an interpreter of its own; what it printed."""
+    return sequencer.Script(tmp_path)

@@ -93,18 +93,17 @@ def _reduce_subclass(array: NDArray[Any]) -> Reduced | None:
     for name in "__reduce__", "__reduce_ex__", "__setstate__":
         if getattr(kind, name) is not getattr(own_way, name) and kind is not np.memmap:
             return None  # it knows better how it is pickled
-    return _subclass, (
-        kind,
-        array.view(np.ndarray),
-        getattr(array, "__dict__", None) if kind is not np.memmap else None,
-    )
+    attributes = getattr(array, "__dict__", None) if kind is not np.memmap else None
+    # the attributes come later: they may refer to the array itself
+    return _subclass, (kind, array.view(np.ndarray)), attributes or None, None, None, _set_attributes
 
 
-def _subclass(kind: type[NDArray[Any]], array: NDArray[Any], attributes: dict[str, Any] | None) -> NDArray[Any]:
-    made = array.view(kind)
-    if attributes:
-        made.__dict__.update(attributes)
-    return made
+def _subclass(kind: type[NDArray[Any]], array: NDArray[Any]) -> NDArray[Any]:
+    return array.view(kind)
+
+
+def _set_attributes(array: NDArray[Any], attributes: dict[str, Any]) -> None:
+    array.__dict__.update(attributes)
 
 
 # ---- memmap: by file -----------------------------------------------------------------------------

@@ -25,7 +25,7 @@ def pack_exception(error: BaseException) -> Packed:
     says = "".join(traceback.format_exception_only(type(error), error)).strip()
     try:
         packed = dump(error)
-    except Exception as reason:
+    except BaseException as reason:  # also what its author's code leaves by
         return dump((None, f"{type(reason).__name__}: {reason}", says, text))
     outer = dump((packed.data, "", says, text))
     return Packed(outer.data, packed.holds, packed.bytes_by_name, packed.bytes_copied)
@@ -38,7 +38,7 @@ def load_exception(data: bytes | memoryview) -> BaseException:
     if pickled is not None:
         try:
             error = load(pickled)
-        except Exception as unpickling:
+        except BaseException as unpickling:  # SystemExit would end the thread that all answers come through
             reason = f"{type(unpickling).__name__}: {unpickling}"
     if not isinstance(error, BaseException):
         error = pickle.PicklingError(f"the call raised an exception that cannot be sent back ({reason}): {says}")
@@ -48,11 +48,20 @@ def load_exception(data: bytes | memoryview) -> BaseException:
 
 def explain(error: Exception, what: str) -> Exception:
     """The same kind of error, saying what could not be pickled."""
-    message = f"{what} cannot be pickled: {error}" if str(error) else f"{what} cannot be pickled"
+    says = _words(error)
+    message = f"{what} cannot be pickled: {says}" if says else f"{what} cannot be pickled"
     kept = (pickle.PicklingError, TypeError, AttributeError)
     made = type(error)(message) if type(error) in kept else pickle.PicklingError(f"{message} ({type(error).__name__})")
-    made.__cause__ = error
+    # as text: the frames have the call's arrays
+    made.__cause__ = RemoteTraceback("".join(traceback.format_exception(error)))
     return made
+
+
+def _words(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:
+        return f"<{type(error).__name__} without words>"
 
 
 def find_unpicklable(function: Callable[..., Any], args: Iterable[Any], kwargs: dict[str, Any]) -> str:

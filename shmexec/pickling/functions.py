@@ -110,12 +110,20 @@ class Shipped(_Recent):
         if number and not self.use(number):
             self.add(number, None)
 
+    def withdrawn(self, number: int) -> None:
+        """The call that this function was sent with has been taken back before the worker read it."""
+        self._table.pop(number, None)
+
 
 class Received(_Recent):
     """The worker's functions."""
 
+    def withdrawn(self, number: int) -> None:
+        """What came with a message that was taken back does not count: it may lie in a block that is gone."""
+        self.use(number)
+
     def note(self, number: int, shipped: bytes | memoryview) -> None:
-        """What came with a message; also with one that was withdrawn."""
+        """What came with a message."""
         if number and not self.use(number):
             self.add(number, bytes(shipped))
 

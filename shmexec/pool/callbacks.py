@@ -2,9 +2,12 @@
 up but each other.
 """
 
+import logging
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
+
+_LOGGER = logging.getLogger("concurrent.futures")
 
 
 class CallbackThread:
@@ -22,14 +25,17 @@ class CallbackThread:
             self._thread.start()
         self._work.put(callback)
 
-    def close(self) -> None:
-        """No more will come; returns when all have run, unless one of them is asking."""
+    def close(self, *, wait: bool = True) -> None:
+        """No more will come; returns when all have run, unless one of them is asking or nobody wants to wait."""
         if self._thread is not None:
             self._work.put(None)
-            if self._thread is not threading.current_thread():
+            if wait and self._thread is not threading.current_thread():
                 self._thread.join()
 
     def _run(self) -> None:
         while (callback := self._work.get()) is not None:
-            callback()  # concurrent.futures logs what a callback raises
+            try:
+                callback()  # concurrent.futures logs what a callback raises, but for SystemExit and its like
+            except BaseException:
+                _LOGGER.exception("exception calling callback")
             del callback

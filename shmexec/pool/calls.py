@@ -26,6 +26,7 @@ class Call:
     function_number: int = 0
     function_packed: Packed | None = None
     packed: Packed | None = None
+    ships_function: bool = False  # in that ring, for the first time
     position: int = -1  # in the ring of the worker that has it
 
     def release(self) -> None:

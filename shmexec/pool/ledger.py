@@ -134,12 +134,10 @@ class Ledger:
         call.state = CallState.PACKED
         self._packed.append(call)
 
-    def sent(self, seat: Seat, call: Any, *, may_be_withdrawn: bool = True) -> None:
+    def sent(self, seat: Seat, call: Any) -> None:
         """It is in the worker's ring."""
         call.state = CallState.SENT
         seat.sent.append(call)
-        if not may_be_withdrawn:
-            self._begun.add(call)
 
     def not_sent(self, call: Any) -> None:
         """It could not be put into the worker's ring."""

@@ -39,12 +39,12 @@ class Packer:
         try:
             args, kwargs = self._fill_in(call)
         except BaseException as error:
-            return error
+            return error.with_traceback(None)  # its frames have the arguments
         try:
             call.function_number, call.function_packed = self._functions.pack(call.function)
             call.packed = dump_call(args, kwargs) if call.kind is Kind.CALL else dump(list(args), to_worker=True)
         except MemoryError as error:
-            return error
+            return error.with_traceback(None)  # its frames have the arguments
         except Exception as error:
             what = failures.find_unpicklable(call.function, call.args, call.kwargs)
             return failures.explain(error, what)

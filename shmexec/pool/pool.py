@@ -9,6 +9,7 @@ Assumptions: the ledger, the seats and the rings' producer side are touched unde
     in hand, as the ledger says.
 """
 
+import copy
 import itertools
 import os
 import threading
@@ -201,6 +202,8 @@ class Pool:
                 worker = self._workers[step.seat]
                 taken_back = worker.channel.withdraw(step.call.position)
                 self._ledger.withdrawn(step.seat, step.call, taken_back=taken_back)
+                if taken_back and step.call.ships_function:
+                    worker.shipped.withdrawn(step.call.function_number)
             start_collector = step is None and bool(self._workers) and not self._collecting
             self._collecting |= start_collector
         if start_collector:  # under fork, after all workers: a thread that lives at a fork may hold a lock
@@ -219,7 +222,7 @@ class Pool:
             if error is None:
                 self._ledger.packed(call)
                 self.tally.note_arguments(call)
-                error = self._broken
+                error = self._broken and _alike(self._broken)
         if error is not None:
             self._finish(call, error=error)
 
@@ -231,7 +234,6 @@ class Pool:
         shipped = worker.shipped.part_to_ship(call.function_number, bytes(call.function_packed.data))
         if call.function_number == 0:
             call.packed.holds.add_all(call.function_packed.holds)
-        named = len(call.packed.holds)
         try:
             position = worker.channel.send(
                 call.kind, call.number, call.function_number, call.packed.holds, shipped, bytes(call.packed.data)
@@ -248,11 +250,10 @@ class Pool:
             self._ledger.not_sent(call)
             return None
         worker.shipped.shipped(call.function_number)
-        # A worker learns a function from a withdrawn call, too, but not out of a spilled block, which may be gone.
-        was_spilled = len(call.packed.holds) > named
+        call.ships_function = bool(shipped)
         call.position = position
         self._calls[call.number] = call
-        self._ledger.sent(step.seat, call, may_be_withdrawn=not (was_spilled and shipped))
+        self._ledger.sent(step.seat, call)
         return None
 
     def _start(self) -> None:
@@ -396,7 +397,7 @@ class Pool:
                 worker.seat.is_leaving = True
         for call in pending:
             self._calls.pop(call.number, None)
-            self._finish(call, error=reason)
+            self._finish(call, error=_alike(reason))
         self._wake()
 
     def _on_failure(self, error: BaseException) -> None:
@@ -418,9 +419,17 @@ class Pool:
     def _end(self) -> None:
         """The last step of the pool: no worker is left."""
         self._crew.close()
+        self._callbacks.close(wait=False)  # nobody may ever call shutdown
         with self._lock:
             self._closed.set()
             os.close(self._event)
+
+
+def _alike(error: BaseException) -> BaseException:
+    """The same for one future: what is raised collects frames, and the pool must not keep those."""
+    made = copy.copy(error)
+    made.__cause__ = error.__cause__
+    return made
 
 
 def _death(worker: Worker, code: int | None, call: Call | None) -> WorkerDied:

@@ -73,7 +73,7 @@ class Loop:
                 _core.answer_trim()  # who asked while this worker was busy did not ring; who asks now does
                 self._channel.wait_task()
             elif message.withdrawn:
-                self._functions.note(message.function, message.first)
+                self._functions.withdrawn(message.function)
                 self._hub.ring()  # no answer will tell the parent that the ring has room again
             elif message.kind == Kind.STOP:
                 return

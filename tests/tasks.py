@@ -1,0 +1,64 @@
+"""What workers run in the tests: functions that can be imported, in a module that loads little."""
+
+import os
+
+import numpy as np
+
+import shmexec
+
+
+def give(value):
+    return value
+
+
+def add(a, b):
+    return a + b
+
+
+def double(x):
+    return x * 2
+
+
+def pid(*_):
+    return os.getpid()
+
+
+def pass_gates(say, wait, value=None):
+    """Say that we have come here, wait for leave to go on."""
+    say.open()
+    wait.wait_open()
+    return value
+
+
+def describe(array):
+    """What a worker sees of an array."""
+    flags = array.flags
+    return {
+        "type": type(array),
+        "dtype": array.dtype,
+        "shape": array.shape,
+        "strides": array.strides,
+        "writeable": flags.writeable,
+        "shared": shmexec.is_shared(array),
+        "values": np.array(array, copy=True, subok=False),
+    }
+
+
+def fill(array, value):
+    array[...] = value
+
+
+def write_there(array, value):
+    """Write, and return what the array holds afterwards; for arrays that are private."""
+    array[...] = value
+    return array.flags.writeable, np.array(array, copy=True)
+
+
+def make_shared(shape, value, dtype=float):
+    made = shmexec.empty(shape, dtype)
+    made[...] = value
+    return made
+
+
+def count_blocks():
+    return shmexec.heap_info().blocks

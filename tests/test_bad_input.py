@@ -1,0 +1,151 @@
+"""What makes no sense is refused at once, with an exception that names the argument; and the pool goes on."""
+
+import multiprocessing
+
+import faults
+import numpy as np
+import pytest
+import tasks
+
+import shmexec
+from shmexec import SharedExecutor, _core
+
+CONSTRUCTOR = [
+    ({"max_workers": 0}, ValueError, "max_workers"),
+    ({"max_workers": -3}, ValueError, "max_workers"),
+    ({"max_workers": 2.5}, TypeError, "max_workers"),
+    ({"max_workers": "2"}, TypeError, "max_workers"),
+    ({"max_workers": True}, TypeError, "max_workers"),
+    ({"mp_context": "fork"}, TypeError, "mp_context"),
+    ({"mp_context": 3}, TypeError, "mp_context"),
+    ({"initializer": 5}, TypeError, "initializer"),
+    ({"initargs": 5}, TypeError, "initargs"),
+    ({"finalizer": "print"}, TypeError, "finalizer"),
+    ({"max_tasks_per_child": 0}, ValueError, "max_tasks_per_child"),
+    ({"max_tasks_per_child": 1.0}, TypeError, "max_tasks_per_child"),
+    ({"on_worker_death": "ignore"}, ValueError, "on_worker_death"),
+    ({"on_worker_death": None}, ValueError, "on_worker_death"),
+    ({"max_bytes": 0}, ValueError, "max_bytes"),
+    ({"max_bytes": -1}, ValueError, "max_bytes"),
+    ({"max_bytes": "1G"}, TypeError, "max_bytes"),
+    ({"max_wrokers": 1}, TypeError, "max_wrokers"),
+]
+
+
+@pytest.mark.parametrize(("options", "error", "name"), CONSTRUCTOR, ids=str)
+def test_constructors_name_the_argument_they_refuse(options, error, name):
+    with pytest.raises(error, match=name):
+        SharedExecutor(**options)
+
+
+def test_a_constructor_that_refuses_changes_nothing():
+    before = shmexec.heap_info().bytes_limit
+    try:
+        with pytest.raises(TypeError, match="mp_context"):
+            SharedExecutor(2, "no context", max_bytes=1 << 20)
+        assert shmexec.heap_info().bytes_limit == before
+    finally:
+        _core.set_limit(0)
+
+
+def test_counts_may_be_numpys_integers(make_executor):
+    executor = make_executor(np.int64(1), max_tasks_per_child=np.int32(100))
+    assert list(executor.map(tasks.double, range(5), chunksize=np.int64(2), buffersize=np.uint8(2))) == [0, 2, 4, 6, 8]
+
+
+def test_contexts_of_all_kinds_are_taken(make_executor):
+    for context in multiprocessing.get_context(), multiprocessing.get_context("spawn"):
+        assert make_executor(1, context).submit(tasks.double, 1).result() == 2
+
+
+@pytest.mark.parametrize("thing", [None, 5, "print", [print], ()], ids=repr)
+def test_what_cannot_be_called_is_refused(executor, thing):
+    for method in executor.submit, executor.map:
+        with pytest.raises(TypeError, match="callable"):
+            method(thing, [1])
+    assert executor.submit(tasks.double, 2).result() == 4
+
+
+def test_submit_wants_a_function(executor):
+    with pytest.raises(TypeError):
+        executor.submit()
+    with pytest.raises(TypeError):
+        executor.submit(fn=print)
+
+
+@pytest.mark.parametrize("name", ["chunksize", "buffersize"])
+@pytest.mark.parametrize(("value", "error"), [(0, ValueError), (-1, ValueError), (1.5, TypeError), ("1", TypeError), (True, TypeError)])
+def test_map_refuses_sizes_at_once(executor, name, value, error):
+    taken = []
+    with pytest.raises(error, match=name):
+        executor.map(tasks.double, map(taken.append, range(5)), **{name: value})
+    assert taken == []
+    assert list(executor.map(tasks.double, [2])) == [4]
+
+
+def test_map_refuses_what_cannot_be_iterated_and_bad_timeouts_at_once(executor):
+    with pytest.raises(TypeError):
+        executor.map(tasks.double, 5)
+    with pytest.raises(TypeError):
+        executor.map(tasks.double, [5], timeout="soon")
+    assert list(executor.map(tasks.double, [2])) == [4]
+
+
+def test_a_call_with_wrong_arguments_fails_alone(executor):
+    with pytest.raises(TypeError, match="double"):
+        executor.submit(tasks.double).result()
+    with pytest.raises(TypeError, match="nonsense"):
+        executor.submit(tasks.double, 1, nonsense=2).result()
+    assert executor.submit(tasks.double, 2).result() == 4
+
+
+def test_a_closed_pool_says_so(make_executor):
+    executor = make_executor(1)
+    assert executor.submit(tasks.double, 2).result() == 4
+    executor.shutdown()
+    for method in executor.submit, executor.map:
+        with pytest.raises(RuntimeError, match="after shutdown"):
+            method(tasks.double, [1])
+    assert executor.stats().calls_done == 1
+    with pytest.raises(RuntimeError):
+        executor.__enter__().submit(tasks.double, 1)
+
+
+def test_initargs_that_cannot_be_pickled_break_the_pool_and_say_why(make_executor):
+    executor = make_executor(1, None, tasks.give, (faults.UnpicklableHere(),))
+    with pytest.raises(Exception, match="no pickle of this"):
+        executor.submit(tasks.double, 1).result()
+    with pytest.raises(Exception, match="no pickle of this"):
+        executor.submit(tasks.double, 1).result()
+
+
+def test_initargs_that_cannot_be_unpickled_break_the_pool_and_say_why(make_executor):
+    executor = make_executor(1, None, tasks.give, (faults.UnpicklableThere(),))
+    with pytest.raises(Exception, match="no unpickling of this"):
+        executor.submit(tasks.double, 1).result()
+
+
+def test_a_second_worker_that_cannot_be_started_leaves_the_first(make_executor, gate):
+    executor = make_executor(2, None, tasks.give, (faults.PickledSoOften(1),))
+    say, wait = gate("say"), gate("wait")
+    busy = executor.submit(tasks.pass_gates, say, wait, 5)
+    say.wait_open()
+    queued = [executor.submit(tasks.double, i) for i in range(4)]
+    wait.open()
+    assert busy.result() == 5
+    assert [future.result() for future in queued] == [0, 2, 4, 6]
+
+
+def test_more_workers_than_a_heap_has_places_for_is_no_error_until_they_are_needed(make_executor):
+    executor = make_executor(100_000)
+    assert executor.submit(tasks.double, 2).result() == 4
+    assert list(executor.map(tasks.double, range(3))) == [0, 2, 4]
+
+
+def test_an_array_that_is_too_large_to_cross_fails_its_call(executor):
+    giant = np.broadcast_to(np.zeros(1), (1 << 45,))
+    with pytest.raises(shmexec.SharedMemoryFull):
+        executor.submit(np.shape, giant).result()
+    with pytest.raises(shmexec.SharedMemoryFull):
+        executor.submit(lambda: np.broadcast_to(np.zeros(1), (1 << 45,))).result()
+    assert executor.submit(tasks.double, 2).result() == 4
