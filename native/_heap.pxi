@@ -207,6 +207,11 @@ def check_heap(bint quiet=True):
     return None if broken == NULL else broken.decode()
 
 
+def mapped_inode(size_t address):
+    """Inode of the file that is mapped at this address of this process; 0: none, or it cannot be known."""
+    return sx_mapped_inode(<const void *> address)
+
+
 def has_huge_pages():
     """Whether the kernel gave 2 MiB pages so far: None before the first."""
     cdef uint64_t tried = own.header.huge_pages if own != NULL else 0

@@ -62,6 +62,7 @@ cdef extern from "segment.h" nogil:
 
 cdef extern from "owner.h" nogil:
     uint64_t sx_machine_memory()
+    uint64_t sx_mapped_inode(const void *address)
 
 cdef extern from "slot.h" nogil:
     uint32_t sx_slot_reserve(sx_heap_t *heap, int guarded)

@@ -54,6 +54,21 @@ int sx_process_is_dead(uint32_t pid, uint64_t start_time) {
     return dead || (now && start_time && now != start_time); /* 0: not known, and what is not known is not certain */
 }
 
+uint64_t sx_mapped_inode(const void *address) {
+    char line[512];
+    uint64_t found = 0;
+    FILE *maps = fopen("/proc/self/maps", "re");
+    while (maps && !found && fgets(line, sizeof line, maps)) {
+        unsigned long begin, end, inode;
+        if (sscanf(line, "%lx-%lx %*s %*x %*s %lu", &begin, &end, &inode) == 3 && (uintptr_t)address >= begin &&
+            (uintptr_t)address < end)
+            found = inode;
+    }
+    if (maps)
+        fclose(maps);
+    return found;
+}
+
 static uint64_t read_number(const char *path) {
     char text[64];
     if (read_file(path, text, sizeof text) || text[0] < '0' || text[0] > '9')

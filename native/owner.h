@@ -1,4 +1,5 @@
-/* owner.h - which process is it, and is it certainly dead? A pid alone says neither: pids are used again. */
+/* owner.h - what the operating system knows of processes: which is it, is it certainly dead (a pid alone says neither: pids are
+ * used again), what has it mapped, how much memory may it have. */
 #ifndef SX_OWNER_H
 #define SX_OWNER_H
 
@@ -10,6 +11,9 @@ uint64_t sx_process_start_time(uint32_t pid);
 /* 1 only if it is certain: no such pid, another start time (0: not known), or all its threads have ended (a zombie leader alone is
  * no death). */
 int sx_process_is_dead(uint32_t pid, uint64_t start_time);
+
+/* Inode of the file that is mapped at this address of this process; 0: none, or it cannot be known. */
+uint64_t sx_mapped_inode(const void *address);
 
 uint64_t sx_machine_memory(void); /* bytes: the smaller of physical memory and the cgroup's limit */
 

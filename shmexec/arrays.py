@@ -9,7 +9,7 @@ import operator
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, SupportsIndex
+from typing import Any, Literal, SupportsIndex, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -103,7 +103,7 @@ def _checked_shape(shape: ShapeLike, itemsize: int) -> tuple[int, ...]:
     if isinstance(shape, SupportsIndex) and np.ndim(shape) == 0:  # an array has __index__, whatever its shape
         dimensions: tuple[int, ...] = (operator.index(shape),)
     else:
-        dimensions = tuple(map(operator.index, shape))
+        dimensions = tuple(map(operator.index, cast("Sequence[SupportsIndex]", shape)))
     for n in dimensions:
         if n < 0:
             raise ValueError(f"shape {dimensions} has a negative dimension")

@@ -117,12 +117,14 @@ def _reduce_memmap(array: Any) -> Reduced | None:
     low, high = _byte_bounds(array)
     start = np.frombuffer(mapping, np.uint8).ctypes.data
     try:
-        size = os.stat(path).st_size
+        file = os.stat(path)
     except OSError:
         return None
+    if file.st_ino != _core.mapped_inode(start):
+        return None  # another file stands there by now
     # the mapping begins at a multiple of the granularity, the array behind it
     offset = array.offset - array.offset % mmap.ALLOCATIONGRANULARITY + low - start
-    if low < start or offset + high - low > size:
+    if low < start or offset + high - low > file.st_size:
         return None
     first = array.ctypes.data - low
     return _memmap, (
