@@ -100,7 +100,8 @@ def _checked_dtype(dtype: DTypeLike | None) -> np.dtype[Any]:
 
 
 def _checked_shape(shape: ShapeLike, itemsize: int) -> tuple[int, ...]:
-    if isinstance(shape, SupportsIndex) and np.ndim(shape) == 0:  # an array has __index__, whatever its shape
+    # an array has __index__, whatever its shape
+    if isinstance(shape, SupportsIndex) and np.ndim(cast("Any", shape)) == 0:
         dimensions: tuple[int, ...] = (operator.index(shape),)
     else:
         dimensions = tuple(map(operator.index, cast("Sequence[SupportsIndex]", shape)))

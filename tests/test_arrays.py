@@ -112,8 +112,9 @@ def test_every_view_of_a_shared_array_is_shared():
     whole = shmexec.zeros((6, 8))
     record = shmexec.zeros(4, [("a", "i4"), ("b", "f8")])
     views = [
-        whole[2:], whole[::-1, ::-2], whole.T, whole[3, 5:6], whole.reshape(-1), whole.view("u1"), whole.real, record["b"],
-        np.broadcast_to(whole[0], (9, 8)), np.lib.stride_tricks.sliding_window_view(whole, (2, 3)), whole.view(np.recarray),
+        whole[2:], whole[::-1, ::-2], whole.T, whole[3, 5:6], whole.reshape(-1), whole.view("u1"), whole.real,
+        record["b"], np.broadcast_to(whole[0], (9, 8)), np.lib.stride_tricks.sliding_window_view(whole, (2, 3)),
+        whole.view(np.recarray),
         np.squeeze(whole[None]), np.asarray(memoryview(whole)), np.frombuffer(whole, "f4"), whole.diagonal(),
     ]  # fmt: skip
     assert all(map(shmexec.is_shared, views))
@@ -123,7 +124,9 @@ def test_every_view_of_a_shared_array_is_shared():
     assert not any(map(shmexec.is_shared, [v.copy() for v in views]))
 
 
-@pytest.mark.parametrize("thing", [None, 3, "text", b"bytes", [1.0], np.float64(3), bytearray(99), memoryview(b"abc")], ids=repr)
+@pytest.mark.parametrize(
+    "thing", [None, 3, "text", b"bytes", [1.0], np.float64(3), bytearray(99), memoryview(b"abc")], ids=repr
+)
 def test_what_is_no_array_is_not_shared(thing):
     assert not shmexec.is_shared(thing)
     with pytest.raises(NotShareable):
@@ -237,7 +240,7 @@ def test_trim_gives_free_pages_back_and_leaves_arrays_alone():
     shmexec.trim()
 
 
-# ---- names -----------------------------------------------------------------------------------------------------------------------
+# ---- names ---------------------------------------------------------------------------------------
 
 
 def test_a_name_attaches_to_the_same_memory():
@@ -305,7 +308,8 @@ def test_attach_takes_only_names():
         {"block": 2**32 - 1}, {"block": 12345}, {"birth": 0}, {"birth": 2**64 - 1}, {"offset": -8}, {"offset": 1 << 40},
         {"shape": (1 << 40,)}, {"strides": (1 << 40,)}, {"strides": (-8,)}, {"strides": (2**62,), "shape": (5,)},
         {"shape": (-5,)}, {"shape": (2**62,), "strides": (8,)}, {"dtype": np.dtype(object)}, {"strides": (8, 8)},
-        {"dtype": np.dtype([("a", "O")])}, {"block": -1}, {"block": "x"}, {"strides": ()}, {"dtype": "f8"}, {"offset": 2**63 - 8},
+        {"dtype": np.dtype([("a", "O")])}, {"block": -1}, {"block": "x"}, {"strides": ()}, {"dtype": "f8"},
+        {"offset": 2**63 - 8},
     ],
     ids=str,
 )  # fmt: skip

@@ -74,7 +74,9 @@ def test_submit_wants_a_function(executor):
 
 
 @pytest.mark.parametrize("name", ["chunksize", "buffersize"])
-@pytest.mark.parametrize(("value", "error"), [(0, ValueError), (-1, ValueError), (1.5, TypeError), ("1", TypeError), (True, TypeError)])
+@pytest.mark.parametrize(
+    ("value", "error"), [(0, ValueError), (-1, ValueError), (1.5, TypeError), ("1", TypeError), (True, TypeError)]
+)
 def test_map_refuses_sizes_at_once(executor, name, value, error):
     taken = []
     with pytest.raises(error, match=name):

@@ -137,7 +137,7 @@ def test_arrays_go_through_map_by_name(executor):
     assert executor.stats().bytes_copied_in == 0
 
 
-# ---- futures as arguments --------------------------------------------------------------------------------------------------------
+# ---- futures as arguments ------------------------------------------------------------------------
 
 
 def test_a_future_stands_for_its_result(executor):
@@ -232,7 +232,7 @@ def test_futures_of_other_pools_are_values_that_cannot_be_pickled(make_executor)
     assert one.submit(tasks.double, 4).result() == 8
 
 
-# ---- callbacks and waiting -------------------------------------------------------------------------------------------------------
+# ---- callbacks and waiting -----------------------------------------------------------------------
 
 
 def test_callbacks_may_submit_and_wait_for_other_results(executor):
@@ -348,7 +348,7 @@ def test_many_threads_submit_at_once(executor):
         try:
             made = [executor.submit(lambda i, big: i + len(big), i, [0] * 3000) for i in range(start, start + 40)]
             assert [future.result() for future in made] == [i + 3000 for i in range(start, start + 40)]
-            assert list(executor.map(tasks.double, range(start, start + 40), chunksize=3))[0] == 2 * start
+            assert next(executor.map(tasks.double, range(start, start + 40), chunksize=3)) == 2 * start
         except BaseException as error:
             failures.append(error)
 

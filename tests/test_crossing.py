@@ -132,9 +132,13 @@ def test_a_field_of_records_is_written_in_place(executor):
     assert records["c"].tolist() == [b"xyz", b""] * 50
 
 
-@pytest.mark.parametrize("dtype", ["?", "i1", "f2", "g", "c8", "G", ">i4", ">c16", "S7", "U3", "M8[ms]", "m8", "V5"], ids=str)
+@pytest.mark.parametrize(
+    "dtype", ["?", "i1", "f2", "g", "c8", "G", ">i4", ">c16", "S7", "U3", "M8[ms]", "m8", "V5"], ids=str
+)
 def test_every_type_crosses_by_name_and_by_value(executor, dtype):
-    one = np.full(1, 3, dtype) if dtype in ("g", "G") else np.frombuffer((b"\1" if dtype == "?" else b"1") * 99, dtype, 1)
+    one = (
+        np.full(1, 3, dtype) if dtype in ("g", "G") else np.frombuffer((b"\1" if dtype == "?" else b"1") * 99, dtype, 1)
+    )
     for size, way in itertools.product([1, 10, 60_000], [np.copy, shmexec.share]):
         plain = np.repeat(one, size)
         given = way(plain)

@@ -46,7 +46,11 @@ def describe(value):
     return type(value), getattr(value, "tag", None), value.flags.writeable, np.array(value, subok=False)
 
 
-SOURCES = {"shared": lambda n: shmexec.ones((n, 2)), "small": lambda n: np.ones((3, 2)), "large": lambda n: np.ones((n, 2))}
+SOURCES = {
+    "shared": lambda n: shmexec.ones((n, 2)),
+    "small": lambda n: np.ones((3, 2)),
+    "large": lambda n: np.ones((n, 2)),
+}
 
 
 @pytest.mark.parametrize("source", SOURCES)
@@ -126,7 +130,7 @@ def test_numpys_own_subclasses_keep_their_type(executor, source):
     assert type(executor.submit(tasks.give, with_characters).result()) is np.char.chararray
 
 
-# ---- memmap ----------------------------------------------------------------------------------------------------------------------
+# ---- memmap --------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -143,7 +147,14 @@ def mapped(tmp_path):
 
 
 def see_map(mapped):
-    return type(mapped), mapped.mode, mapped.filename, mapped.offset, mapped.flags.writeable, np.array(mapped, subok=False)
+    return (
+        type(mapped),
+        mapped.mode,
+        mapped.filename,
+        mapped.offset,
+        mapped.flags.writeable,
+        np.array(mapped, subok=False),
+    )
 
 
 @pytest.mark.parametrize("size", [10, LARGE])
@@ -206,7 +217,7 @@ def test_an_array_over_a_memmap_is_a_plain_array(executor, mapped):
     assert given[6] == 6
 
 
-# ---- objects, strings ------------------------------------------------------------------------------------------------------------
+# ---- objects, strings ----------------------------------------------------------------------------
 
 
 def test_object_arrays_are_pickled_with_what_they_hold(executor):
@@ -230,7 +241,7 @@ def test_variable_strings_are_pickled(executor):
             assert (back == given).all()
 
 
-# ---- buffers ---------------------------------------------------------------------------------------------------------------------
+# ---- buffers -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("size", [0, 10, LARGE])
@@ -283,7 +294,7 @@ def test_an_object_hands_out_many_buffers(executor):
     del others
 
 
-# ---- libraries -------------------------------------------------------------------------------------------------------------------
+# ---- libraries -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("rows", [5, 60_000])

@@ -300,7 +300,8 @@ def work(path, i):
 made = [ex.submit(work, sys.argv[2], i) for i in range(2)]
 while not all(os.path.exists(f"{sys.argv[2]}-{i}") for i in range(2)):
     time.sleep(0.001)
-print(*ex._processes, *{int(open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()[1]) for pid in ex._processes} - {os.getpid()}, flush=True)
+parents = {int(open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()[1]) for pid in ex._processes}
+print(*ex._processes, *parents - {os.getpid()}, flush=True)
 sys.stdin.read()
 """
 

@@ -19,11 +19,11 @@ def through_submit(executor, function, *arguments):
 
 
 def through_map(executor, function, *arguments):
-    return list(executor.map(function, *([value] for value in arguments)))[0]
+    return next(executor.map(function, *([value] for value in arguments)))
 
 
 def through_chunks(executor, function, *arguments):
-    return list(executor.map(function, *([value] * 3 for value in arguments), chunksize=3))[0]
+    return next(executor.map(function, *([value] * 3 for value in arguments), chunksize=3))
 
 
 @pytest.fixture(params=[through_submit, through_map, through_chunks])
@@ -59,7 +59,9 @@ def test_what_an_exception_carries_comes_along(executor):
     assert [type(one) for one in group.exceptions] == [ValueError, KeyError]
 
 
-@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, GeneratorExit, MemoryError, RecursionError, StopIteration])
+@pytest.mark.parametrize(
+    "kind", [SystemExit, KeyboardInterrupt, GeneratorExit, MemoryError, RecursionError, StopIteration]
+)
 def test_exceptions_that_mean_something_to_interpreters_fail_their_call(executor, kind):
     future = executor.submit(faults.throw, kind, "there")
     assert type(future.exception()) is kind
@@ -68,9 +70,9 @@ def test_exceptions_that_mean_something_to_interpreters_fail_their_call(executor
 
 
 def test_an_argument_that_cannot_be_pickled_is_named(executor, call):
-    with pytest.raises(pickle.PicklingError, match="add .*cannot be pickled.*no pickle of this"):
+    with pytest.raises(pickle.PicklingError, match=r"add .*cannot be pickled.*no pickle of this"):
         call(executor, tasks.add, 1, faults.UnpicklableHere())
-    with pytest.raises(pickle.PicklingError, match="argument 1 of add .*UnpicklableHere.*no pickle of this"):
+    with pytest.raises(pickle.PicklingError, match=r"argument 1 of add .*UnpicklableHere.*no pickle of this"):
         executor.submit(tasks.add, 1, faults.UnpicklableHere()).result()
     with pytest.raises(pickle.PicklingError, match="argument 'b' of add"):
         executor.submit(tasks.add, 1, b=faults.UnpicklableHere()).result()
@@ -98,7 +100,7 @@ def test_a_function_that_cannot_be_unpickled_fails_its_call(executor):
 
 
 def test_a_result_that_cannot_be_pickled_is_named(executor, call):
-    with pytest.raises(pickle.PicklingError, match="the result of make .*no pickle of this"):
+    with pytest.raises(pickle.PicklingError, match=r"the result of make .*no pickle of this"):
         call(executor, faults.make, faults.UnpicklableHere)
     still_works(executor)
 
@@ -184,12 +186,12 @@ def test_an_exception_that_turns_into_something_else_is_reported(executor):
 
 def test_an_exception_without_words_fails_its_call(executor):
     assert isinstance(executor.submit(faults.throw, faults.MuteError).exception(), faults.MuteError)
-    for stage in "argument", "result":
+    for stage in [
+        (tasks.give, faults.UnpicklableHere(faults.MuteError)),
+        (faults.make, faults.UnpicklableHere, faults.MuteError),
+    ]:
         with pytest.raises(Exception, match="cannot be pickled"):
-            if stage == "argument":
-                executor.submit(tasks.give, faults.UnpicklableHere(faults.MuteError)).result()
-            else:
-                executor.submit(faults.make, faults.UnpicklableHere, faults.MuteError).result()
+            executor.submit(*stage).result()
         still_works(executor)
 
 

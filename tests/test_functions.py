@@ -151,9 +151,11 @@ def test_arrays_in_a_closure_cross_as_arguments_do(executor, shared):
 def test_a_closure_releases_its_array_after_the_call(executor):
     executor.submit(tasks.pid).result()
     before = shmexec.heap_info().blocks
-    array = shmexec.ones(1000)
-    assert executor.submit(lambda: float(array.sum())).result() == 1000
-    del array
+
+    def closure_over(array):
+        return lambda: float(array.sum())
+
+    assert executor.submit(closure_over(shmexec.ones(1000))).result() == 1000
     executor.submit(tasks.pid).result()
     assert shmexec.heap_info().blocks <= before + 1
 

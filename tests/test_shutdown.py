@@ -263,7 +263,9 @@ kept = made[0].result()
 """
 
 
-@pytest.mark.parametrize("end", ["", "del executor", "executor.shutdown(wait=False)", "made[0].add_done_callback(print) or sys.exit(0)"])
+@pytest.mark.parametrize(
+    "end", ["", "del executor", "executor.shutdown(wait=False)", "made[0].add_done_callback(print) or sys.exit(0)"]
+)
 def test_an_interpreter_that_ends_finishes_its_calls(script, method, end):
     script(EXIT.format(method=method, end=end))
     with open(os.path.join(script.folder, "log")) as log:

@@ -26,9 +26,7 @@ def handled() -> Iterator[list[int]]:
     signal.signal(signal.SIGUSR1, before)
 
 
-def test_a_signal_that_comes_before_the_sleep_is_not_slept_through(
-    word: ctypes.c_uint32, handled: list[int]
-) -> None:
+def test_a_signal_that_comes_before_the_sleep_is_not_slept_through(word: ctypes.c_uint32, handled: list[int]) -> None:
     _core.signal_bell(signal.SIGUSR1, ctypes.addressof(word))
     seen = word.value
     os.kill(os.getpid(), signal.SIGUSR1)

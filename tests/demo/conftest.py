@@ -34,9 +34,7 @@ def threads(monkeypatch):
 
     class Threads(ThreadPoolExecutor):
         def stats(self):
-            return SimpleNamespace(
-                bytes_copied_in=0, bytes_copied_out=0, bytes_by_name_in=0, bytes_by_name_out=0
-            )
+            return SimpleNamespace(bytes_copied_in=0, bytes_copied_out=0, bytes_by_name_in=0, bytes_by_name_out=0)
 
     monkeypatch.setattr(runs, "ProcessPoolExecutor", Threads)
     monkeypatch.setattr(shmexec, "SharedExecutor", Threads, raising=False)

@@ -121,9 +121,7 @@ def test_a_missing_dependency_is_told_with_the_command_that_installs_it(module, 
         from shmexec.__main__ import main
         sys.exit(main(["demo"]))
     """
-    ran = subprocess.run(
-        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60
-    )
+    ran = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert ran.returncode == 2
     assert 'pip install "shmexec[demo]"' in ran.stderr
     assert "Traceback" not in ran.stderr

@@ -42,9 +42,7 @@ def test_measuring_a_pickle_copies_no_array():
 def test_peak_memory_is_that_of_all_processes_together():
     size = 200_000_000
     hold = f"import sys; held = bytearray(b'x' * {size}); print('held', flush=True); sys.stdin.read()"
-    with subprocess.Popen(
-        [sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as child:
+    with subprocess.Popen([sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         assert child.stdout.readline() == b"held\n"
         with measure.PeakMemory() as memory:
             assert child.pid in measure.process_tree(os.getpid())

@@ -63,9 +63,7 @@ def test_a_grey_picture_gets_three_equal_channels(tmp_path):
 def test_transparency_is_dropped(tmp_path, channels):
     values = np.random.default_rng(2).integers(0, 256, (200, 300, channels), dtype=np.uint8)
     Image.fromarray(values, "LA" if channels == 2 else "RGBA").save(tmp_path / "a.png")
-    np.testing.assert_array_equal(
-        load_one(tmp_path / "a.png"), values[:, :, [0, 0, 0] if channels == 2 else [0, 1, 2]]
-    )
+    np.testing.assert_array_equal(load_one(tmp_path / "a.png"), values[:, :, [0, 0, 0] if channels == 2 else [0, 1, 2]])
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".npy"])
@@ -111,9 +109,7 @@ def test_planes_that_come_first_are_moved_last():
 
 
 def test_a_palette_picture_is_read_in_its_colours(tmp_path):
-    Image.new("RGB", (300, 200), (10, 200, 30)).convert("P", palette=Image.Palette.ADAPTIVE).save(
-        tmp_path / "a.png"
-    )
+    Image.new("RGB", (300, 200), (10, 200, 30)).convert("P", palette=Image.Palette.ADAPTIVE).save(tmp_path / "a.png")
     assert load_one(tmp_path / "a.png")[0, 0].tolist() == [10, 200, 30]
 
 

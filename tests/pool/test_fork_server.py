@@ -41,9 +41,7 @@ def test_a_module_that_cannot_be_preloaded_is_left_to_the_workers(exitcode_of: E
         assert exitcode_of(launcher, lambda fds: None) == 0
 
 
-def test_a_fork_server_that_was_killed_is_replaced(
-    forkserver: Launcher, ask: Ask, waiting_worker: Waiting
-) -> None:
+def test_a_fork_server_that_was_killed_is_replaced(forkserver: Launcher, ask: Ask, waiting_worker: Waiting) -> None:
     server = ask(forkserver, os.getppid)
     with waiting_worker(forkserver) as worker:
         os.kill(server, signal.SIGKILL)

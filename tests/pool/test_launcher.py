@@ -226,9 +226,7 @@ def test_a_lock_of_the_wrong_context_is_refused(forkserver: Launcher) -> None:
         forkserver.start("operator:call", lock, name="w")
 
 
-def test_an_entry_that_does_not_exist_ends_the_worker(
-    launcher: Launcher, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_an_entry_that_does_not_exist_ends_the_worker(launcher: Launcher, capfd: pytest.CaptureFixture[str]) -> None:
     worker = launcher.start("operator:nothing", None, name="w")
     worker.join()
     assert worker.exitcode == 1
@@ -236,9 +234,7 @@ def test_an_entry_that_does_not_exist_ends_the_worker(
     assert "nothing" in capfd.readouterr().err
 
 
-def test_a_kernel_without_process_descriptors_is_named(
-    launcher: Launcher, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_kernel_without_process_descriptors_is_named(launcher: Launcher, monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(pid: int) -> int:
         raise OSError(errno.ENOSYS, "Function not implemented")
 

@@ -99,9 +99,7 @@ def test_coverage_measures_what_ran_in_workers(method: str, tmp_path: Path) -> N
     (tmp_path / ".coveragerc").write_text(CONFIG)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("COV")}
     for command in (["run", "program.py", method], ["combine", "-q"]):
-        subprocess.run(
-            [sys.executable, "-m", "coverage", *command], cwd=tmp_path, env=environment, check=True
-        )
+        subprocess.run([sys.executable, "-m", "coverage", *command], cwd=tmp_path, env=environment, check=True)
     report = subprocess.run(
         [sys.executable, "-m", "coverage", "report", "--format=total"],
         cwd=tmp_path,

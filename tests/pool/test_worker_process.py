@@ -36,9 +36,7 @@ def test_an_exception_ends_a_worker_with_code_1(
 
 
 @pytest.mark.parametrize(("method", "code"), [("terminate", 143), ("kill", -9)])
-def test_a_worker_that_is_told_to_end_ends(
-    launcher: Launcher, method: str, code: int, waiting_worker: Waiting
-) -> None:
+def test_a_worker_that_is_told_to_end_ends(launcher: Launcher, method: str, code: int, waiting_worker: Waiting) -> None:
     with waiting_worker(launcher) as worker:
         assert worker.is_alive()
         assert worker.exitcode is None
@@ -84,9 +82,7 @@ def test_an_exit_status_that_somebody_else_took_is_255(method: str, waiting_work
 def test_many_threads_may_wait_for_one_worker(launcher: Launcher, waiting_worker: Waiting) -> None:
     codes = []
     with waiting_worker(launcher) as worker:
-        threads = [
-            threading.Thread(target=lambda: (worker.join(), codes.append(worker.exitcode))) for _ in range(8)
-        ]
+        threads = [threading.Thread(target=lambda: (worker.join(), codes.append(worker.exitcode))) for _ in range(8)]
         for thread in threads:
             thread.start()
         worker.kill()

@@ -37,9 +37,7 @@ class Traces:
     names: Counter[str]  # of what ran in the worker
 
 
-@pytest.fixture(
-    scope="module", params=itertools.product(METHODS, ENDINGS), ids=lambda param: f"{param[0]}-{param[1]}"
-)
+@pytest.fixture(scope="module", params=itertools.product(METHODS, ENDINGS), ids=lambda param: f"{param[0]}-{param[1]}")
 def traces(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Traces:
     """One worker's whole life, in a program of its own."""
     method, way = request.param
