@@ -62,7 +62,7 @@ def test_a_file_imports_only_from_layers_below_its_own(path):
 
 def modules_after(statement):
     code = f"import sys; {statement}; print(*(m for m in sys.modules if m.startswith('shmexec')))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
     return set(done.stdout.split())
 
 

@@ -81,7 +81,7 @@ if os.fork() == 0:  # holds copies of all our descriptors
     signal.pause()
 signal.pause()
 """
-    program = subprocess.Popen([sys.executable, "-c", source], stdout=subprocess.PIPE, start_new_session=True)
+    program = subprocess.Popen([sys.executable, "-P", "-c", source], stdout=subprocess.PIPE, start_new_session=True)
     assert program.stdout is not None
     server = os.pidfd_open(int(program.stdout.readline()))
     program.kill()
