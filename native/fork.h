@@ -8,9 +8,8 @@
  *   - a fork in C runs no Python hook at all
  * What this means for us: the identity lies in a page that fork wipes, so that until it has claimed its slot the child is nobody;
  * a lifeline pipe, close-on-exec, tells the parent: end-of-file while the slot is RESERVED means that there is no child, or one
- * that died or exec'ed before it claimed. The child's bits are set, and the mutex is held, in the handlers of pthread_atfork. Releases in the child before its hook are
- * put off. Who claims by compare-and-swap and fails was
- * reaped with its parent, and exits.
+ * that died or exec'ed before it claimed. The child's bits are set, and the mutex is held, in the handlers of pthread_atfork.
+ * Releases in the child before its hook are put off. Who claims by compare-and-swap and fails was reaped with its parent, and exits.
  *
  * A child of a worker gets a private copy-on-write view instead: in a worker plain code's arrays lie in the heap without its
  * author knowing, and fork has always meant a copy.
