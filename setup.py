@@ -16,7 +16,7 @@ core = Extension(
     ["native/_core.pyx", *sorted(str(p) for p in Path("native").glob("*.c") if p.name != "_core.c")],
     include_dirs=["native", numpy.get_include()],
     depends=sorted(str(p) for p in Path("native").glob("*.[hp][xy]*")) + sorted(map(str, Path("native").glob("*.h"))),
-    define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_22_API_VERSION")],
+    define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_22_API_VERSION"), ("NPY_TARGET_VERSION", "NPY_1_22_API_VERSION")],
     extra_compile_args=flags,
     extra_link_args=["-pthread"],
 )

@@ -35,12 +35,12 @@ cdef object array_over(Block block, char *data, cnp.dtype dtype, tuple shape, tu
     return array
 
 
-def new_array(tuple shape, cnp.dtype dtype, bint fortran, bint zero):
-    """A new array in shared memory; `zero`: filled with zero bytes, else not initialised."""
+def new_array(tuple shape, cnp.dtype dtype, bint fortran, bint zero, bint plain=False):
+    """A new array in shared memory; `zero`: filled with zero bytes, else not initialised; `plain`: nobody asked for it."""
     cdef uint64_t bytes = dtype.itemsize
     for n in shape:
         bytes *= <uint64_t> n
-    block = new_block(bytes, zero)
+    block = new_block(bytes, (SX_ZERO if zero else 0) | (SX_PLAIN if plain else 0))
     return array_over(block, sx_heap_start(block.heap, block.name.block), dtype, shape, None, True, fortran)
 
 

@@ -111,7 +111,7 @@ cdef class Channel:
     @staticmethod
     def create(uint32_t worker_slot):
         """The parent's: a new one for the worker that will have this slot."""
-        made = Channel(new_block(sizeof(sx_channel_t), True))
+        made = Channel(new_block(sizeof(sx_channel_t), SX_ZERO))
         made.channel.worker_slot = worker_slot
         return made
 
@@ -258,7 +258,7 @@ cdef class Hub:
 
     @staticmethod
     def create(int event):
-        return Hub(new_block(sizeof(sx_hub_t), True), event)
+        return Hub(new_block(sizeof(sx_hub_t), SX_ZERO), event)
 
     @staticmethod
     def open(uint32_t number, uint64_t birth, int event):

@@ -3,6 +3,7 @@
 
 include "_heap.pxi"
 include "_arrays.pxi"
+include "_numpy_allocator.pxi"
 include "_channel.pxi"
 include "_futex.pxi"
 include "_process.pxi"

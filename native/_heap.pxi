@@ -14,6 +14,12 @@ cdef extern from "<errno.h>" nogil:
     enum:
         EOWNERDEAD
 
+cdef extern from "layout.h" nogil:
+    enum:
+        SX_EXTENT_BLOCKS
+    uint32_t sx_load_relaxed32 "sx_load_relaxed"(uint32_t *word)
+    void sx_store_relaxed32 "sx_store_relaxed"(uint32_t *word, uint32_t value)
+
 # The heap of this process tree, and those of others that attach() opened. They are never unmapped: an array may be freed
 # while the interpreter ends.
 cdef sx_heap_t *own = NULL
@@ -38,7 +44,8 @@ cdef int check_code(int code, uint64_t bytes) except -1:
     return sx_check(code)
 
 
-cdef str full_message(uint64_t bytes):
+def full_message(uint64_t bytes):
+    """Why there is no memory for so many bytes more, and what to do."""
     cdef sx_heap_info_t info
     if own == NULL:
         return "the kernel gives no shared memory"
@@ -218,6 +225,12 @@ def has_huge_pages():
     return None if tried == 0 else tried == 1
 
 
+def threshold():
+    """Bytes from which on plain memory is worth a block of its own: the measured break-even of "copied into a block" against
+    "inside the message" is 8-32 KiB on 2 MiB pages, 64 KiB on 4 KiB pages."""
+    return 64 << 10 if has_huge_pages() is False else 32 << 10
+
+
 # ---- blocks ------------------------------------------------------------------------------------------------------------------
 
 
@@ -276,14 +289,14 @@ cdef class Block:
         return self.name.birth
 
 
-cdef Block new_block(uint64_t bytes, bint zero):
+cdef Block new_block(uint64_t bytes, int flags):
     cdef Block block = Block.__new__(Block)
     cdef sx_heap_t *heap = the_heap()
     cdef sx_name_t name
     cdef char *start
     cdef int code
     with nogil:
-        code = sx_heap_alloc(heap, bytes, zero, &name, &start)
+        code = sx_heap_alloc(heap, bytes, flags, &name, &start)
     check_code(code, bytes)
     block.heap = heap
     block.name = name
@@ -302,8 +315,33 @@ cdef Block hold_block(sx_heap_t *heap, uint32_t number, uint64_t birth):
 
 
 def allocate(uint64_t bytes):
-    """A new block, as an object that exports its bytes."""
-    return new_block(bytes, False)
+    """A new block for a plain buffer, as an object that exports its bytes."""
+    return new_block(bytes, SX_PLAIN)
+
+
+def is_plain(uint32_t number):
+    """Whether a block of the heap that this process holds was made for code that did not ask for shared memory."""
+    return bool(sx_load_relaxed32(&sx_block_of(own, number).plain))
+
+
+def is_own_plain(uint32_t number):
+    """Whether that is so, and the code ran here, in a worker: to the pools that it makes the array is a plain one."""
+    return own.is_worker and is_plain(number) and sx_extent_is_mine(own, number // SX_EXTENT_BLOCKS)
+
+
+def mark_shared(uint32_t number):
+    """Somebody asks for this block now."""
+    sx_store_relaxed32(&sx_block_of(own, number).plain, 0)
+
+
+def block_size(uint32_t number):
+    """Bytes that a block takes."""
+    return sx_heap_size(own, number)
+
+
+def kept_plain(Holds holds):
+    """The plain blocks among these that this process has other references to."""
+    return frozenset([number for number, _ in holds if is_plain(number) and sx_heap_count(own, number) > 1])
 
 
 def hold(uint32_t number, uint64_t birth, bint readonly=False):

@@ -147,7 +147,7 @@ static int bring_to_live(sx_heap_t *heap, uint32_t block, uint64_t *birth) {
     return 0;
 }
 
-int sx_heap_alloc(sx_heap_t *heap, uint64_t bytes, int zero, sx_name_t *name, char **start) {
+int sx_heap_alloc(sx_heap_t *heap, uint64_t bytes, int flags, sx_name_t *name, char **start) {
     uint32_t first;
     if (heap->is_private)
         return -EPERM;
@@ -164,12 +164,13 @@ int sx_heap_alloc(sx_heap_t *heap, uint64_t bytes, int zero, sx_name_t *name, ch
 
     uint32_t extent = name->block / SX_EXTENT_BLOCKS;
     uint64_t at = (uint64_t)extent * SX_EXTENT_BYTES + (uint64_t)first * SX_GRANULE_BYTES;
-    code = sx_pages_provide(heap, at, granules * SX_GRANULE_BYTES, zero);
+    code = sx_pages_provide(heap, at, granules * SX_GRANULE_BYTES, flags & SX_ZERO);
     if (!code) {
         sx_block_t *block = sx_block_of(heap, name->block);
         SX_STEP();
         sx_store_relaxed(&block->run, (uint64_t)first << 32 | granules); /* released by the CAS that brings it to live */
         sx_store_relaxed(&block->bytes, bytes);
+        sx_store_relaxed(&block->plain, (flags & SX_PLAIN) != 0);
         if (granules <= SX_HUGE_GRANULES) {
             sx_marks_t *marks = &heap->marks[extent];
             SX_STEP();
@@ -250,6 +251,16 @@ uint32_t sx_heap_count(sx_heap_t *heap, uint32_t block) {
     return count;
 }
 
+int sx_heap_is_sole(sx_heap_t *heap, uint32_t block) {
+    uint32_t others = 0;
+    uint32_t mine = heap->me->slot;
+    for (uint32_t w = 0; w < SX_HOLDER_WORDS; w++) {
+        uint64_t bits = sx_load_acquire(&sx_block_of(heap, block)->holders[w]);
+        others |= (w == mine / 64 ? bits & ~((uint64_t)1 << (mine % 64)) : bits) != 0;
+    }
+    return mine && !others && sx_heap_count(heap, block) == 1;
+}
+
 int sx_heap_post(sx_heap_t *heap, sx_name_t name) {
     sx_block_t *block = sx_block_of(heap, name.block);
     if (!heap->me->slot)
@@ -296,18 +307,20 @@ static int find_head(const sx_heap_t *heap, uint32_t extent, uint32_t granule, u
     return 1;
 }
 
-int sx_heap_find(sx_heap_t *heap, const char *low, const char *high, sx_name_t *name) {
-    if (!sx_heap_has(heap, low))
+int sx_heap_block_at(const sx_heap_t *heap, const void *address, uint32_t *block) {
+    if (!sx_heap_has(heap, address))
         return 0;
-    uint64_t at = (uint64_t)(low - heap->data);
+    uint64_t at = (uint64_t)((const char *)address - heap->data);
     uint32_t extent = (uint32_t)(at / SX_EXTENT_BYTES);
     uint64_t word = sx_load_acquire(&heap->owners[extent]);
     unsigned kind = SX_EXTENT_KIND(word);
-    if (kind == SX_EXTENT_HUGE || kind == SX_EXTENT_TAIL)
-        name->block = SX_EXTENT_HEAD(word) * SX_EXTENT_BLOCKS;
-    else if (kind != SX_EXTENT_ARENA || !find_head(heap, extent, at % SX_EXTENT_BYTES / SX_GRANULE_BYTES, &name->block))
-        return 0;
-    if (!lock(heap))
+    *block = SX_EXTENT_HEAD(word) * SX_EXTENT_BLOCKS;
+    return kind == SX_EXTENT_HUGE || kind == SX_EXTENT_TAIL ||
+           (kind == SX_EXTENT_ARENA && find_head(heap, extent, at % SX_EXTENT_BYTES / SX_GRANULE_BYTES, block));
+}
+
+int sx_heap_find(sx_heap_t *heap, const char *low, const char *high, sx_name_t *name) {
+    if (!sx_heap_block_at(heap, low, &name->block) || !lock(heap))
         return 0;
     sx_entry_t *entry = sx_table_find(&heap->table, name->block);
     name->birth = entry ? entry->birth : 0;

@@ -63,12 +63,15 @@ typedef struct {
 int sx_heap_create(sx_heap_t *heap, uint64_t data_bytes);             /* a new segment; halves data_bytes until it maps */
 int sx_heap_attach(sx_heap_t *heap, int fd, uint32_t reserved_slot);  /* reserved_slot 0: any */
 
-/* A block of at least `bytes`, held once by this process. zero: its bytes read as zero. -ENOMEM: limit or memory reached. */
-int sx_heap_alloc(sx_heap_t *heap, uint64_t bytes, int zero, sx_name_t *name, char **start);
+enum { SX_ZERO = 1, SX_PLAIN = 2 }; /* its bytes read as zero; made for code that did not ask for shared memory */
+/* A block of at least `bytes`, held once by this process. -ENOMEM: limit or memory reached. */
+int sx_heap_alloc(sx_heap_t *heap, uint64_t bytes, int flags, sx_name_t *name, char **start);
 int sx_heap_hold(sx_heap_t *heap, sx_name_t name);                    /* count + 1; -ESTALE */
 void sx_heap_hold_again(sx_heap_t *heap, uint32_t block);             /* count + 1 of a block that this process holds */
 void sx_heap_release(sx_heap_t *heap, uint32_t block);                /* count - 1, and with the last the block */
 
+/* Which block, held by this process as the caller knows, has this address in it? 1 and *block, or 0. */
+int sx_heap_block_at(const sx_heap_t *heap, const void *address, uint32_t *block);
 /* Which block that this process holds has [low, high) in it? 1 and *name, or 0. */
 int sx_heap_find(sx_heap_t *heap, const char *low, const char *high, sx_name_t *name);
 static inline int sx_heap_has(const sx_heap_t *heap, const void *address) {
@@ -78,6 +81,7 @@ char *sx_heap_start(const sx_heap_t *heap, uint32_t block);    /* of a block tha
 uint64_t sx_heap_bytes(const sx_heap_t *heap, uint32_t block); /* as asked for */
 uint64_t sx_heap_size(const sx_heap_t *heap, uint32_t block);  /* what it takes */
 uint32_t sx_heap_count(sx_heap_t *heap, uint32_t block);       /* references of this process */
+int sx_heap_is_sole(sx_heap_t *heap, uint32_t block);          /* one reference of this process, and none of any other? */
 
 /* The bits of a worker's outbox: set by the worker, cleared by its parent when it has taken hold. */
 int sx_heap_post(sx_heap_t *heap, sx_name_t name);                          /* 0, -ESTALE */

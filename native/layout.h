@@ -39,7 +39,7 @@
 #include <assert.h>
 #include <stddef.h>
 
-#define SX_MAGIC 0x3163657865786d68ull /* changes with the layout */
+#define SX_MAGIC 0x3263657865786d68ull /* changes with the layout */
 #define SX_PAGE_BYTES ((uint64_t)2 << 20)
 #define SX_EXTENT_BYTES ((uint64_t)32 << 20)
 #define SX_EXTENT_PAGES (SX_EXTENT_BYTES / SX_PAGE_BYTES)
@@ -68,7 +68,9 @@ typedef struct {
     sx_atomic64_t holders[SX_HOLDER_WORDS];
     sx_atomic64_t run;   /* [first granule in the extent:32 | granules:32]; written by the owner while IDLE */
     sx_atomic64_t bytes; /* as asked for */
-    uint64_t unused[4];
+    sx_atomic32_t plain; /* 1: nobody asked for shared memory, the block only happens to lie here; sharing it clears this */
+    uint32_t unused1;
+    uint64_t unused[3];
 } sx_block_t;
 static_assert(sizeof(sx_block_t) == 128, "two cache lines: the state with the holders, then what is rarely read");
 

@@ -36,9 +36,17 @@ cdef extern from "heap.h" nogil:
         uint64_t holders
         uint64_t extents
         uint64_t processes
+    ctypedef struct sx_block_t:
+        uint32_t plain
+    enum:
+        SX_ZERO
+        SX_PLAIN
+    sx_block_t *sx_block_of(const sx_heap_t *heap, uint32_t block)
+    int sx_extent_is_mine(const sx_heap_t *heap, uint32_t extent)
+    uint32_t sx_heap_count(sx_heap_t *heap, uint32_t block)
     int sx_heap_create(sx_heap_t *heap, uint64_t data_bytes)
     int sx_heap_attach(sx_heap_t *heap, int fd, uint32_t reserved_slot)
-    int sx_heap_alloc(sx_heap_t *heap, uint64_t bytes, int zero, sx_name_t *name, char **start)
+    int sx_heap_alloc(sx_heap_t *heap, uint64_t bytes, int flags, sx_name_t *name, char **start)
     int sx_heap_hold(sx_heap_t *heap, sx_name_t name)
     void sx_heap_hold_again(sx_heap_t *heap, uint32_t block)
     void sx_heap_release(sx_heap_t *heap, uint32_t block)

@@ -4,6 +4,7 @@ The array functions return plain `numpy.ndarray`s. An array owns its memory: the
 it, in any process, is gone. There is nothing to close, and an array outlives the pool that it was made with.
 """
 
+import contextvars
 import math
 import operator
 import re
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from shmexec import _core
-from shmexec.errors import NotShareable, StaleName
+from shmexec.errors import NotShareable, SharedMemoryFull, StaleName
 
 Order = Literal["C", "F"]
 KeepOrder = Literal["K", "A", "C", "F"]
@@ -262,6 +263,8 @@ def share(a: ArrayLike) -> NDArray[Any]:
     array = np.asarray(a)
     _checked_dtype(array.dtype)
     if is_shared(array):
+        if (place := _core.locate(array)) is not None:
+            _core.mark_shared(place[0])
         return array
     copy = _like(array, None, "K", None, zero=False)
     np.copyto(copy, array)
@@ -330,6 +333,43 @@ def attach(name: KernelName) -> NDArray[Any]:
         )
     except FileNotFoundError as error:
         raise StaleName(f"{path} is gone: the process that gave this name has ended, or closed it") from error
+
+
+class shared_allocation:
+    """Inside, ordinary NumPy code makes its arrays in shared memory: loads, stacks, results of functions.
+
+    For the code that makes the inputs of a pool: what it makes goes to workers by name. Arrays of 32 KiB or more (64
+    KiB, where the kernel gives no 2 MiB pages); smaller ones stay where NumPy puts them. It holds for the present
+    thread (and context, as in `contextvars`), not for threads that the code starts. It can be nested, and the same
+    object used again. Afterwards NumPy's handler is the one that was set before. What was made inside lives on.
+
+    Raises
+    ------
+    SharedMemoryFull
+        At the end of the block, in place of the MemoryError that NumPy raised in it.
+
+    Examples
+    --------
+    >>> with shmexec.shared_allocation():
+    ...     stack = np.stack([np.load(path) for path in paths])
+    """
+
+    def __init__(self) -> None:
+        self._before: contextvars.ContextVar[tuple[object, ...]] = contextvars.ContextVar("before", default=())
+
+    def __enter__(self) -> None:
+        _core.open_allocator(_core.threshold())
+        _core.refused_bytes()
+        self._before.set((*self._before.get(), _core.set_handler(_core.asked_handler())))
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        *rest, before = self._before.get()
+        self._before.set(tuple(rest))
+        _core.set_handler(before)
+        if isinstance(error, MemoryError) and not isinstance(error, SharedMemoryFull):
+            refused = _core.refused_bytes()
+            if refused:
+                raise SharedMemoryFull(_core.full_message(refused)) from error
 
 
 def heap_info() -> HeapInfo:

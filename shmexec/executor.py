@@ -15,6 +15,8 @@ from multiprocessing import util
 from multiprocessing.context import BaseContext
 from typing import Any, Literal, SupportsIndex, TypeVar, cast
 
+import numpy as np
+
 from shmexec import _core
 from shmexec.pool.crew import WorkerSettings
 from shmexec.pool.futures import CallFuture
@@ -75,6 +77,10 @@ class SharedArrayProcessPoolExecutor(Executor):
     on_worker_death : {'replace', 'break'}
         ``'replace'``: only the call that the dead worker was running fails, with `WorkerDied`, and a new worker
         takes its place. ``'break'``: the standard library's rule: all calls fail, and the pool is of no use any more.
+    shared_results : bool
+        While a call runs, NumPy's allocator in the worker is the shared heap's, so what ordinary code returns goes by
+        name. False: it is NumPy's own, and such results are copied once. For code that takes the memory of arrays away
+        from NumPy.
     max_bytes : int, optional
         Bound, in bytes, of the shared memory that this process tree takes. Default: 80 % of the smaller of physical
         memory and the control group's limit.
@@ -101,6 +107,7 @@ class SharedArrayProcessPoolExecutor(Executor):
         max_tasks_per_child: int | None = None,
         finalizer: Callable[[], Any] | None = None,
         on_worker_death: Literal["replace", "break"] = "replace",
+        shared_results: bool = True,
         max_bytes: int | None = None,
     ) -> None:
         workers = _checked_count("max_workers", max_workers)
@@ -110,11 +117,13 @@ class SharedArrayProcessPoolExecutor(Executor):
                 raise TypeError(f"{name} must be a callable, not {type(value).__name__}")
         if on_worker_death not in ("replace", "break"):
             raise ValueError(f"on_worker_death must be 'replace' or 'break', not {on_worker_death!r}")
+        if not isinstance(shared_results, (bool, np.bool_)):
+            raise TypeError(f"shared_results must be True or False, not {type(shared_results).__name__}")
         limit = _checked_count("max_bytes", max_bytes)
         method = _checked_method(mp_context)
         if not isinstance(initargs, Iterable):
             raise TypeError(f"initargs must be a tuple, not {type(initargs).__name__}")
-        settings = WorkerSettings(method, initializer, tuple(initargs), finalizer, tasks)
+        settings = WorkerSettings(method, initializer, tuple(initargs), finalizer, tasks, bool(shared_results))
         if limit is not None:
             _core.set_limit(limit)
         self._max_workers = workers or len(os.sched_getaffinity(0))

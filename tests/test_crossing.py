@@ -341,7 +341,7 @@ def test_an_array_that_one_worker_made_goes_to_another_by_name(make_executor, ga
 
 
 def test_threshold_is_no_border_for_values(executor):
-    from shmexec.pickling.arrays import threshold
+    from shmexec._core import threshold
 
     edge = threshold()
     for size in edge - 1, edge, edge + 1, 4095, 4096, 4097:

@@ -19,11 +19,6 @@ _byte_bounds: Any = (
 
 Reduced = tuple[Any, ...]
 
-# Measured break-even of "copy into a block" against "inside the message": 8-32 KiB on 2 MiB pages, 64 KiB on 4 KiB
-# pages.
-THRESHOLD = 32 << 10
-_THRESHOLD_SMALL_PAGES = 64 << 10
-
 
 class Account(Protocol):
     """Whoever dumps: takes a hold on each block that is named, and counts bytes."""
@@ -31,11 +26,10 @@ class Account(Protocol):
     holds: _core.Holds
     bytes_by_name: int
     bytes_copied: int
+    is_result: bool
 
-
-def threshold() -> int:
-    """Bytes from which on an array is copied into shared memory instead of into the message."""
-    return _THRESHOLD_SMALL_PAGES if _core.has_huge_pages() is False else THRESHOLD
+    def may_name(self, block: int, size: int) -> bool:
+        """Whether `size` bytes of this block may go by name, now that they lie there."""
 
 
 def reduce_array(array: NDArray[Any], account: Account) -> Reduced | None:
@@ -54,12 +48,16 @@ def _reduce_plain(array: NDArray[Any], account: Account) -> Reduced:
     size = array.nbytes
     if array.size:
         place = _core.locate(array)
-        if place is not None:
+        if place is not None and account.may_name(place[0], size):
             account.bytes_by_name += size
-            return _by_name(array, place, array.flags.writeable, account)
-        if size >= threshold():
+            # a plain array comes back as a copy would: writeable, unless its elements lie on each other
+            writeable = array.flags.writeable or (
+                account.is_result and _core.is_own_plain(place[0]) and not _overlaps(array)
+            )
+            return _by_name(array, place, writeable, account)
+        if size >= _core.threshold():
             account.bytes_copied += size
-            copy = _core.new_array(array.shape, array.dtype, array.flags.fnc, False)
+            copy = _core.new_array(array.shape, array.dtype, array.flags.fnc, False, True)
             np.copyto(copy, array)
             place = _core.locate(copy)
             assert place is not None
@@ -76,6 +74,17 @@ def _by_name(array: NDArray[Any], place: tuple[int, int, int], writeable: bool, 
     strides = None if flags.c_contiguous or flags.f_contiguous else array.strides
     token = _dtype_token(array.dtype)
     return _core.array, (block, birth, offset, token, array.shape, strides, writeable, flags.fnc)
+
+
+def _overlaps(array: NDArray[Any]) -> bool:
+    """Whether elements of an array may share bytes. Exact for what slicing and transposing make."""
+    reach = array.itemsize
+    for stride, length in sorted(zip(map(abs, array.strides), array.shape, strict=True)):
+        if length > 1:
+            if stride < reach:
+                return True
+            reach = stride * length
+    return False
 
 
 def _dtype_token(dtype: np.dtype[Any]) -> np.dtype[Any] | str:

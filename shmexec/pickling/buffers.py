@@ -6,7 +6,7 @@ import pickle
 from collections.abc import Iterable
 
 from shmexec import _core
-from shmexec.pickling.arrays import Account, threshold
+from shmexec.pickling.arrays import Account
 
 Place = tuple[int, int, int, int, bool]  # block, birth, offset, bytes, read-only
 
@@ -17,10 +17,12 @@ def place_buffer(buffer: pickle.PickleBuffer, account: Account) -> Place | None:
         view = buffer.raw()
     except BufferError:  # not contiguous
         return None
-    if view.nbytes < threshold() and (not view.nbytes or _core.locate_buffer(view) is None):
+    place = _core.locate_buffer(view) if view.nbytes else None
+    if place is not None and not account.may_name(place[0], view.nbytes):
+        place = None
+    if place is None and view.nbytes < _core.threshold():
         account.bytes_copied += view.nbytes
         return None
-    place = _core.locate_buffer(view)
     if place is not None:
         account.bytes_by_name += view.nbytes
     else:

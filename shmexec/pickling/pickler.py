@@ -23,6 +23,10 @@ from shmexec.pickling import arrays, buffers, main_module
 _ATOMS = frozenset({int, float, complex, str, bytes, bool, type(None)})
 _WITH_BUFFERS = b"B"
 
+# A result that is a smaller part than this of what was allocated is copied: that costs at most a sixteenth of one pass
+# over the memory, and the rest can be freed.
+_SPARSE = 16
+
 
 @dataclass(frozen=True, slots=True)
 class Packed:
@@ -46,10 +50,13 @@ class Forwarded:
 class _Account:
     """What one dump holds and counts. Apart from the pickler, which would refer to itself and keep its arrays alive."""
 
-    __slots__ = ("bytes_by_name", "bytes_copied", "holds", "places")
+    __slots__ = ("bytes_by_name", "bytes_copied", "copying", "covered", "holds", "is_result", "places")
 
-    def __init__(self, holds: _core.Holds) -> None:
+    def __init__(self, holds: _core.Holds, *, is_result: bool = False, copying: frozenset[int] = frozenset()) -> None:
         self.holds = holds
+        self.is_result = is_result
+        self.copying = copying
+        self.covered: dict[int, int] = {}  # bytes that are named of each plain block
         self.places: list[buffers.Place] = []
         self.bytes_by_name = 0
         self.bytes_copied = 0
@@ -59,6 +66,21 @@ class _Account:
         self.holds.add_all(packed.holds)
         self.bytes_by_name += packed.bytes_by_name
         self.bytes_copied += packed.bytes_copied
+
+    def may_name(self, block: int, size: int) -> bool:
+        """Whether `size` bytes of this block go by name. What only happens to lie there goes so as a result."""
+        if not _core.is_plain(block):
+            return True
+        if not self.is_result:
+            return not _core.is_own_plain(block)
+        if block in self.copying or size < _core.threshold():
+            return False
+        self.covered[block] = self.covered.get(block, 0) + size
+        return True
+
+    def sparse(self) -> frozenset[int]:
+        """The plain blocks of which so little is named that a copy is better than keeping the whole."""
+        return frozenset(block for block, size in self.covered.items() if size * _SPARSE < _core.block_size(block))
 
     def place(self, buffer: pickle.PickleBuffer) -> bool:
         """A buffer's place beside the message; true: it goes inside."""
@@ -116,8 +138,28 @@ def dump(obj: Any, *, to_worker: bool = False) -> Packed:
     if type(obj) in _ATOMS:
         data = pickle.dumps(obj, 5)
         return Packed(data, _core.Holds(), 0, 0)
+    return _dump(obj, _Account(_core.Holds()), to_worker)
+
+
+def dump_result(obj: Any, *, copying: frozenset[int] = frozenset()) -> Packed:
+    """Pickle the result of a task: arrays that lie in shared memory go by name, whoever made them.
+
+    Parameters
+    ----------
+    obj : object
+    copying : frozenset of int
+        Blocks that are copied nevertheless, if nobody asked for shared memory there.
+    """
+    if type(obj) in _ATOMS:
+        return dump(obj)
+    account = _Account(_core.Holds(), is_result=True, copying=copying)
+    packed = _dump(obj, account, to_worker=False)
+    sparse = account.sparse()
+    return dump_result(obj, copying=copying | sparse) if sparse else packed
+
+
+def _dump(obj: Any, account: _Account, to_worker: bool) -> Packed:
     file = io.BytesIO()
-    account = _Account(_core.Holds())
     _Pickler(file, account, to_worker).dump(obj)
     data = file.getvalue()
     if account.places:

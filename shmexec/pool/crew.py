@@ -53,6 +53,7 @@ class WorkerSettings:
     initargs: tuple[Any, ...]
     finalizer: Callable[[], Any] | None
     max_tasks: int | None
+    shared_results: bool
 
 
 class Crew:
@@ -79,7 +80,9 @@ class Crew:
         slot = _core.reserve_slot()
         try:
             channel = _core.Channel.create(slot)
-            head = WorkerHead(slot, channel.name, self._hub.name, self._settings.max_tasks)
+            head = WorkerHead(
+                slot, channel.name, self._hub.name, self._settings.max_tasks, self._settings.shared_results
+            )
             process = self._launch(head, f"SharedExecutor-{number}", as_replacement)
         except BaseException:
             _core.reap_slot(slot)

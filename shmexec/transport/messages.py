@@ -71,6 +71,7 @@ class WorkerHead:
     channel: tuple[int, int]
     hub: tuple[int, int]
     max_tasks: int | None
+    shared_results: bool = True
 
 
 @dataclass(frozen=True)

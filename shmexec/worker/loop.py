@@ -15,7 +15,7 @@ from typing import Any
 from shmexec import _core
 from shmexec.pickling import failures, main_module
 from shmexec.pickling.functions import Received
-from shmexec.pickling.pickler import Packed, dump, load
+from shmexec.pickling.pickler import Packed, dump_result, load
 from shmexec.transport.launch import DeferredJob
 from shmexec.transport.messages import Cost, Kind, WorkerHead, WorkerJob
 from shmexec.worker import ending
@@ -30,6 +30,9 @@ def run(job: DeferredJob, fds: list[int]) -> None:
     head: WorkerHead = job.head
     _core.attach_heap(heap, head.slot)
     channel = _core.Channel.open(*head.channel)
+    _core.open_allocator(_core.threshold())
+    if head.shared_results:
+        _core.install_task_handler()
     loop = Loop(channel, _core.Hub.open(*head.hub, event), head.max_tasks)
     ending.ring_on_term(channel.bell_address)
     load_job = job.rest.load
@@ -100,6 +103,13 @@ class Loop:
 
     def _call(self, message: _core.Message) -> Packed:
         """Everything of a task that its author's code takes part in. The arguments are gone when this returns."""
+        _core.task_allocation(True)
+        try:
+            return self._run(message)
+        finally:
+            _core.task_allocation(False)
+
+    def _run(self, message: _core.Message) -> Packed:
         self._functions.note(message.function, message.first)
         function = self._functions.resolve(message.function, message.first)
         loaded = load(message.second)
@@ -114,12 +124,16 @@ class Loop:
             del loaded
             value = function(*args, **kwargs)
             del args, kwargs
+        what = f"the result of {failures.name_of(function)} (of type {type(value).__name__})"
         try:
-            return dump(value)
+            packed = dump_result(value)
+            del value, function
+            # what this process goes on to use, a cache, say, must not change when the receiver writes to its result
+            kept = _core.kept_plain(packed.holds)
+            return dump_result(load(packed.data), copying=kept) if kept else packed
         except MemoryError:
             raise
         except Exception as error:
-            what = f"the result of {failures.name_of(function)} (of type {type(value).__name__})"
             raise failures.explain(error, what) from error
 
     def _answer(self, kind: Kind, call: int, first: bytes, packed: Packed) -> None:

@@ -75,20 +75,24 @@ def test_a_fork_server_ends_when_its_owner_is_killed(tmp_path: Path) -> None:
 import os, signal
 from shmexec.pool.launcher import Launcher
 launcher = Launcher("forkserver")
-job = lambda fds: (print(os.getppid(), flush=True), signal.pause())
+job = lambda fds: (os.write(1, b"%d %d\\n" % (os.getppid(), os.getpid())), signal.pause())
 worker = launcher.start("operator:call", job, name="w")
-if os.fork() == 0:  # holds copies of all our descriptors
-    signal.pause()
+copy = os.fork()  # holds copies of all our descriptors
+if copy:
+    os.write(1, b"%d\\n" % copy)
 signal.pause()
 """
     program = subprocess.Popen([sys.executable, "-P", "-c", source], stdout=subprocess.PIPE, start_new_session=True)
     assert program.stdout is not None
-    server = os.pidfd_open(int(program.stdout.readline()))
+    lines = sorted((program.stdout.readline().split(), program.stdout.readline().split()), key=len)
+    (copy,), (server, worker) = (list(map(os.pidfd_open, map(int, line))) for line in lines)
     program.kill()
     program.wait()
     connection.wait([server])
-    os.close(server)
     os.killpg(program.pid, signal.SIGKILL)
+    for fd in copy, server, worker:
+        connection.wait([fd])  # or they may still be seen on their way out
+        os.close(fd)
     program.stdout.close()
 
 
