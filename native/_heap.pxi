@@ -31,7 +31,9 @@ cdef int check_code(int code, uint64_t bytes) except -1:
     if code >= 0:
         return 0
     if code == -ENOMEM:
-        raise SharedMemoryFull(full_message(bytes))
+        error = SharedMemoryFull(full_message(bytes))
+        error.bytes_needed = bytes
+        raise error
     if code == -ESTALE:
         raise StaleName("the shared block of this name is gone: the last array on it was dropped before the name was used")
     if code == -EPERM:
@@ -50,8 +52,8 @@ def full_message(uint64_t bytes):
     if own == NULL:
         return "the kernel gives no shared memory"
     sx_heap_info(own, &info)
-    return (f"no shared memory for {bytes:,} bytes more: {info.bytes_in_use:,} are in use and the heap may take "
-            f"{info.bytes_limit:,}. Drop arrays that are no longer needed, or raise max_bytes of the executor")
+    return (f"no shared memory for {bytes:,} bytes more: {info.bytes_in_use:,} are in use by {info.blocks:,} arrays and messages, "
+            f"results that nobody has dropped included, and the heap may take {info.bytes_limit:,}. Drop arrays that are no longer needed, or raise max_bytes of the executor")
 
 
 cdef sx_heap_t *the_heap() except NULL:
@@ -175,6 +177,11 @@ def set_limit(uint64_t bytes):
     sx_store_relaxed(&the_heap().header.bytes_limit, bytes or sx_machine_memory() // 5 * 4)
 
 
+def machine_memory():
+    """Bytes: the smaller of physical memory and the control group's limit."""
+    return sx_machine_memory()
+
+
 def heap_figures():
     """(kind, kernel name, in use, resident, limit, blocks, holders, processes)."""
     cdef sx_heap_info_t info
@@ -223,6 +230,17 @@ def has_huge_pages():
     """Whether the kernel gave 2 MiB pages so far: None before the first."""
     cdef uint64_t tried = own.header.huge_pages if own != NULL else 0
     return None if tried == 0 else tried == 1
+
+
+def is_half_full():
+    """Whether more than half of what the heap may take is in use."""
+    cdef sx_heap_info_t info
+    cdef uint64_t half = sx_load_relaxed(&own.header.bytes_limit) // 2
+    if sx_segment_resident(&own.segment) <= half:  # cheap, and mostly enough
+        return False
+    with nogil:
+        sx_heap_info(own, &info)
+    return info.bytes_in_use > half
 
 
 def threshold():

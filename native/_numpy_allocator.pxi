@@ -46,6 +46,11 @@ cdef extern from *:
         return guarded;
     }
 
+    static PyObject *sx_numpy_handler(void) {
+        Py_INCREF(PyDataMem_DefaultHandler);
+        return PyDataMem_DefaultHandler;
+    }
+
     /* Ours as the default of NumPy's context variable: it holds in all threads and contexts. The offset is CPython's private
      * affair (3.11 to 3.14: the second word of the object), so what lies there is looked at before it is replaced. */
     static int sx_replace_default(PyObject *variable, PyObject *capsule) {
@@ -63,6 +68,7 @@ cdef extern from *:
     PyDataMem_Handler sx_asked_handler
     int sx_guard_numpy(sx_heap_t *heap, uint64_t threshold) except -1
     int sx_replace_default(object variable, object capsule)
+    object sx_numpy_handler()
 
 cdef extern from "numpy/arrayobject.h":
     object PyDataMem_SetHandler(object capsule)
@@ -80,6 +86,11 @@ def open_allocator(uint64_t threshold):
 def set_handler(capsule):
     """NumPy's handler in the present context; the one before."""
     return PyDataMem_SetHandler(capsule)
+
+
+def numpy_handler():
+    """NumPy's own."""
+    return sx_numpy_handler()
 
 
 def asked_handler():

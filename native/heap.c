@@ -164,6 +164,9 @@ int sx_heap_alloc(sx_heap_t *heap, uint64_t bytes, int flags, sx_name_t *name, c
 
     uint32_t extent = name->block / SX_EXTENT_BLOCKS;
     uint64_t at = (uint64_t)extent * SX_EXTENT_BYTES + (uint64_t)first * SX_GRANULE_BYTES;
+    if (granules > SX_HUGE_GRANULES && granules % SX_EXTENT_GRANULES) /* behind the block no other can lie */
+        sx_pages_drop(heap, extent + (uint32_t)(granules / SX_EXTENT_GRANULES), (uint32_t)(granules % SX_EXTENT_GRANULES),
+                      SX_EXTENT_GRANULES);
     code = sx_pages_provide(heap, at, granules * SX_GRANULE_BYTES, flags & SX_ZERO);
     if (!code) {
         sx_block_t *block = sx_block_of(heap, name->block);

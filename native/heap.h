@@ -120,6 +120,7 @@ void sx_extent_adopt(sx_heap_t *heap, uint32_t slot, uint32_t incarnation);
 void sx_extent_freed(sx_heap_t *heap, uint32_t block);      /* this process's try_free made it FREE */
 /* pages.c: without the mutex. */
 int sx_pages_provide(sx_heap_t *heap, uint64_t at, uint64_t bytes, int zero); /* 0, -ENOMEM */
+void sx_pages_drop(sx_heap_t *heap, uint32_t extent, uint32_t first, uint32_t end); /* whole pages of a range that is mine alone */
 /* fork.c */
 int sx_fork_defers(sx_heap_t *heap, uint32_t block); /* 1: the release was put off until after the fork */
 

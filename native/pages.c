@@ -15,7 +15,66 @@ static int is_within_limit(sx_heap_t *heap, uint64_t more) {
     return sx_segment_resident(&heap->segment) + more <= sx_load_relaxed(&heap->header->bytes_limit);
 }
 
+/* Removes the populated pages that lie wholly in [first, end) granules of an extent. Nobody but the caller may use the range. */
+static void remove_pages(sx_heap_t *heap, uint32_t extent, uint32_t first, uint32_t end);
+
+/* Free pages of an extent that nobody owns serve only who claims that extent. Before the heap grows by a page one of them goes, from
+ * the end of the heap, where claims come last: what is resident stays near to what is in use. */
+static void take_idle_page(sx_heap_t *heap) {
+    uint64_t busy = sx_extent_word(heap, 0, SX_EXTENT_BUSY);
+    for (uint32_t e = sx_load_acquire(&heap->header->extent_high); e-- > 0;) {
+        uint64_t word = 0;
+        uint32_t populated = sx_load_relaxed(&heap->extents[e].populated);
+        if (!populated || sx_load_relaxed(&heap->owners[e]) || (SX_STEP(), !sx_cas_acq_rel(&heap->owners[e], &word, busy)))
+            continue;
+        uint32_t page = 31 - (uint32_t)__builtin_clz(populated);
+        remove_pages(heap, e, page * SX_PAGE_GRANULES, (page + 1) * SX_PAGE_GRANULES);
+        SX_STEP();
+        sx_store_release(&heap->owners[e], 0);
+        return;
+    }
+}
+
+#define MAY_IDLE_PAGES 8u /* of an owner's extents, and an eighth of what it has handed out */
+
+struct one_page {
+    sx_heap_t *heap;
+    int taken;
+};
+
+static void take_page_of_run(void *context, uint32_t extent, uint32_t first, uint32_t granules) {
+    struct one_page *page = context;
+    uint32_t from = (first + SX_PAGE_GRANULES - 1) / SX_PAGE_GRANULES, to = (first + granules) / SX_PAGE_GRANULES;
+    if (page->taken || from >= to)
+        return;
+    uint32_t populated = sx_load_relaxed(&page->heap->extents[extent].populated) >> from << from;
+    populated &= to < 32 ? (1u << to) - 1 : ~0u;
+    if (!populated)
+        return;
+    from = (uint32_t)__builtin_ctz(populated);
+    remove_pages(page->heap, extent, from * SX_PAGE_GRANULES, (from + 1) * SX_PAGE_GRANULES);
+    page->taken = 1;
+}
+
+/* The same of my own extents, whose free runs are of all sizes and mostly fit nobody, when too much of them lies idle. */
+static void take_idle_page_of_mine(sx_heap_t *heap) {
+    struct one_page page = {heap, 0};
+    uint64_t used = 0, populated = 0;
+    uint32_t high = sx_load_acquire(&heap->header->extent_high);
+    pthread_mutex_lock(&heap->mutex);
+    for (uint32_t e = 0; e < high; e++)
+        if (heap->runs.arenas[e]) {
+            used += SX_EXTENT_GRANULES - heap->runs.arenas[e]->free;
+            populated += (uint32_t)__builtin_popcount(sx_load_relaxed(&heap->extents[e].populated));
+        }
+    if (populated > used / SX_PAGE_GRANULES * 9 / 8 + MAY_IDLE_PAGES)
+        sx_runs_each(&heap->runs, take_page_of_run, &page);
+    pthread_mutex_unlock(&heap->mutex);
+}
+
 static int provide(sx_heap_t *heap, uint64_t at) {
+    take_idle_page(heap);
+    take_idle_page_of_mine(heap);
     if (!is_within_limit(heap, SX_PAGE_BYTES)) {
         sx_heap_sweep(heap);
         if (!is_within_limit(heap, SX_PAGE_BYTES))
@@ -51,7 +110,6 @@ int sx_pages_provide(sx_heap_t *heap, uint64_t at, uint64_t bytes, int zero) {
     return 0;
 }
 
-/* Removes the populated pages that lie wholly in [first, end) granules of an extent. Nobody but the caller may use the range. */
 static void remove_pages(sx_heap_t *heap, uint32_t extent, uint32_t first, uint32_t end) {
     uint32_t populated = sx_load_acquire(&heap->extents[extent].populated), removed = 0;
     uint32_t from = (first + SX_PAGE_GRANULES - 1) / SX_PAGE_GRANULES, to = end / SX_PAGE_GRANULES;
@@ -69,6 +127,10 @@ static void remove_pages(sx_heap_t *heap, uint32_t extent, uint32_t first, uint3
     SX_STEP();
     if (removed)
         atomic_fetch_and_explicit(&heap->extents[extent].populated, ~removed, memory_order_acq_rel);
+}
+
+void sx_pages_drop(sx_heap_t *heap, uint32_t extent, uint32_t first, uint32_t end) {
+    remove_pages(heap, extent, first, end);
 }
 
 static void remove_run(void *heap, uint32_t extent, uint32_t first, uint32_t granules) {

@@ -39,6 +39,8 @@ class TaskTimeout(TimeoutError):
 class SharedMemoryFull(MemoryError):
     """No shared memory is left: the heap's limit or the machine's memory is reached."""
 
+    bytes_needed: int = 0
+
 
 class StaleName(LookupError):
     """The array that a kernel name stands for is gone: the last array on its block was dropped."""

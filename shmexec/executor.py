@@ -26,6 +26,8 @@ from shmexec.transport.messages import Kind
 
 T = TypeVar("T")
 
+_LEAST_BYTES = 8 << 20  # a page for messages, one for an argument, one for a result, and the heap's own tables
+
 
 @dataclass(frozen=True)
 class PoolStats:
@@ -82,8 +84,8 @@ class SharedArrayProcessPoolExecutor(Executor):
         name. False: it is NumPy's own, and such results are copied once. For code that takes the memory of arrays away
         from NumPy.
     max_bytes : int, optional
-        Bound, in bytes, of the shared memory that this process tree takes. Default: 80 % of the smaller of physical
-        memory and the control group's limit.
+        Bound, in bytes, of the shared memory that this process tree takes, from 8 MiB up to the smaller of physical
+        memory and the control group's limit. Default: 80 % of that. Calls wait for others to free memory.
 
     Raises
     ------
@@ -125,7 +127,7 @@ class SharedArrayProcessPoolExecutor(Executor):
             raise TypeError(f"initargs must be a tuple, not {type(initargs).__name__}")
         settings = WorkerSettings(method, initializer, tuple(initargs), finalizer, tasks, bool(shared_results))
         if limit is not None:
-            _core.set_limit(limit)
+            _core.set_limit(_checked_limit(limit))
         self._max_workers = workers or len(os.sched_getaffinity(0))
         self._pool = Pool(self._max_workers, settings, breaks=on_worker_death == "break")
         _pools.add(self._pool)
@@ -278,6 +280,15 @@ def _checked_count(name: str, value: int | None) -> int | None:
     if value < 1:
         raise ValueError(f"{name} must be greater than 0, not {value}")
     return value
+
+
+def _checked_limit(limit: int) -> int:
+    machine = _core.machine_memory()
+    if limit < _LEAST_BYTES:
+        raise ValueError(f"max_bytes must be at least {_LEAST_BYTES:,}, which one worker needs, not {limit:,}")
+    if limit > machine:
+        raise ValueError(f"max_bytes must be at most {machine:,}, the memory of this machine or control group")
+    return limit
 
 
 def _checked_method(context: BaseContext | None) -> str:

@@ -64,7 +64,7 @@ class Script:
     def __init__(self, folder):
         self.folder = folder
 
-    def __call__(self, source, *arguments, how="file", check=True):
+    def __call__(self, source, *arguments, how="file", check=True, timeout=60):
         path = os.path.join(self.folder, "program.py")
         with open(path, "w") as file:
             file.write(source)
@@ -76,7 +76,7 @@ class Script:
             env=environment(),
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=timeout,
         )
         if check:
             assert ran.returncode == 0, f"ended with {ran.returncode}\n{ran.stdout}\n{ran.stderr}"

@@ -27,6 +27,9 @@ CONSTRUCTOR = [
     ({"on_worker_death": None}, ValueError, "on_worker_death"),
     ({"max_bytes": 0}, ValueError, "max_bytes"),
     ({"max_bytes": -1}, ValueError, "max_bytes"),
+    ({"max_bytes": 1 << 20}, ValueError, "max_bytes must be at least"),
+    ({"max_bytes": 1 << 60}, ValueError, "max_bytes must be at most"),
+    ({"shared_results": "yes"}, TypeError, "shared_results"),
     ({"max_bytes": "1G"}, TypeError, "max_bytes"),
     ({"max_wrokers": 1}, TypeError, "max_wrokers"),
 ]

@@ -14,6 +14,7 @@ The life of a call::
         before it began
                               '--- in the hands of the thread that pickles it
     from BLOCKED and WAITING also -> ENDED (cancelled), from PACKING (cannot be pickled), from PACKED (cannot be sent)
+    from PACKING also -> WAITING (no memory for its arguments): nothing is packed until a call has ended
 """
 
 from collections import deque
@@ -108,6 +109,7 @@ class Ledger:
         self._waiting: deque[Any] = deque()
         self._packed: deque[Any] = deque()
         self._packing = 0
+        self._is_starved = False  # no memory for arguments, until some call ends
         self._starting = 0
         self._begun: set[Any] = set()  # sent calls that cannot be taken back
 
@@ -133,6 +135,16 @@ class Ledger:
         self._packing -= 1
         call.state = CallState.PACKED
         self._packed.append(call)
+
+    def try_later(self, call: Any) -> bool:
+        """There is no memory for its arguments now. False: no call is left whose end could free some."""
+        if not (self._packed or self._packing > 1 or any(seat.sent for seat in self.seats)):
+            return False
+        self._packing -= 1
+        self._is_starved = True
+        call.state = CallState.WAITING
+        self._waiting.appendleft(call)
+        return True
 
     def sent(self, seat: Seat, call: Any) -> None:
         """It is in the worker's ring."""
@@ -160,6 +172,7 @@ class Ledger:
     def ended(self, call: Any) -> None:
         """It was answered, failed or cancelled."""
         state, call.state = call.state, CallState.ENDED
+        self._is_starved = False
         match state:
             case CallState.BLOCKED:
                 self._blocked.discard(call)
@@ -243,7 +256,7 @@ class Ledger:
             self._starting += 1
             return Start()
         room = sum(seat.room for seat in working) + self._starting * self._depth
-        if self._waiting and room > len(self._packed) + self._packing:
+        if self._waiting and not self._is_starved and room > len(self._packed) + self._packing:
             call = self._waiting.popleft()
             call.state = CallState.PACKING
             self._packing += 1

@@ -18,7 +18,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 from shmexec import _core
-from shmexec.errors import WorkerDied
+from shmexec.errors import SharedMemoryFull, WorkerDied
 from shmexec.pickling import failures
 from shmexec.pickling.pickler import Packed
 from shmexec.pool.callbacks import CallbackThread
@@ -214,11 +214,17 @@ class Pool:
 
     def _pack(self, call: Call) -> None:
         """Pickle a call, in the present thread."""
-        if not call.future.set_running_or_notify_cancel():
+        if not call.future.running() and not call.future.set_running_or_notify_cancel():  # running: tried before
             self._finish(call)
             return
+        if _core.is_half_full():  # the rest is for the results of the calls that are under way
+            with self._lock:
+                if self._broken is None and self._ledger.try_later(call):
+                    return
         error = self._packer.pack(call)
         with self._lock:
+            if isinstance(error, SharedMemoryFull) and self._broken is None and self._ledger.try_later(call):
+                return
             if error is None:
                 self._ledger.packed(call)
                 self.tally.note_arguments(call)
@@ -339,6 +345,7 @@ class Pool:
 
     def _on_round(self) -> float | None:
         """How long the collector may sleep: for ever (None), so many seconds, or it ends."""
+        _core.answer_trim()  # who asked may be a worker that waits for memory
         with self._lock:
             self._ledger.look_again()
         self._feed()

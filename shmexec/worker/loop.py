@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from shmexec import _core
+from shmexec.errors import SharedMemoryFull
 from shmexec.pickling import failures, main_module
 from shmexec.pickling.functions import Received
 from shmexec.pickling.pickler import Packed, dump_result, load
@@ -21,6 +22,9 @@ from shmexec.transport.messages import Cost, Kind, WorkerHead, WorkerJob
 from shmexec.worker import ending
 
 _NO_CALL = 0
+
+_PATIENCE = 10.0  # seconds that a result waits for memory
+_LOOK_AGAIN = 10_000_000  # nanoseconds
 
 
 def run(job: DeferredJob, fds: list[int]) -> None:
@@ -126,7 +130,7 @@ class Loop:
             del args, kwargs
         what = f"the result of {failures.name_of(function)} (of type {type(value).__name__})"
         try:
-            packed = dump_result(value)
+            packed = self._dump(value)
             del value, function
             # what this process goes on to use, a cache, say, must not change when the receiver writes to its result
             kept = _core.kept_plain(packed.holds)
@@ -135,6 +139,19 @@ class Loop:
             raise
         except Exception as error:
             raise failures.explain(error, what) from error
+
+    def _dump(self, value: object) -> Packed:
+        """The result. While there is no memory for it, others may be about to free some."""
+        until = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                return dump_result(value)
+            except SharedMemoryFull as error:
+                if time.monotonic() > until or error.bytes_needed > _core.heap_figures()[4]:
+                    raise
+            self._hub.ring()  # the parent gives free pages of its own back, as the attempt has asked of all
+            self._channel.wait_task(_LOOK_AGAIN)
+            ending.raise_if_ending()
 
     def _answer(self, kind: Kind, call: int, first: bytes, packed: Packed) -> None:
         while not self._channel.answer(kind, call, packed.holds, first, bytes(packed.data)):
