@@ -1,6 +1,9 @@
-"""What the results of ordinary NumPy code cost: against threads, and against one copy. Run: python benchmarks/results.py
+"""What the results of ordinary NumPy code cost: against threads, and against one copy.
 
-Side by side in one run, on 100 MB of float64 and two workers; medians. Times on a shared machine are noisy, their ratios less.
+    python benchmarks/results.py
+
+Side by side in one run, on 100 MB of float64 and two workers; medians. Times on a shared machine are noisy, their
+ratios less.
 """
 
 import statistics
