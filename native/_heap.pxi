@@ -52,8 +52,10 @@ def full_message(uint64_t bytes):
     if own == NULL:
         return "the kernel gives no shared memory"
     sx_heap_info(own, &info)
-    return (f"no shared memory for {bytes:,} bytes more: {info.bytes_in_use:,} are in use by {info.blocks:,} arrays and messages, "
-            f"results that nobody has dropped included, and the heap may take {info.bytes_limit:,}. Drop arrays that are no longer needed, or raise max_bytes of the executor")
+    return (f"no shared memory for {bytes:,} bytes more: {info.bytes_in_use:,} are in use by {info.blocks:,} arrays and "
+            f"messages, results that nobody has dropped included, and the heap may take {info.bytes_limit:,}. Drop arrays "
+            f"that are no longer needed, or raise max_bytes of the executor")
+
 
 
 cdef sx_heap_t *the_heap() except NULL:
