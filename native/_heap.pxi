@@ -57,7 +57,6 @@ def full_message(uint64_t bytes):
             f"that are no longer needed, or raise max_bytes of the executor")
 
 
-
 cdef sx_heap_t *the_heap() except NULL:
     """The heap of this process tree; the first process that needs one makes it."""
     global own
