@@ -16,7 +16,7 @@ cdef enum:
     MAXDIMS = 64
 
 
-cdef object array_over(Block block, char *data, cnp.dtype dtype, tuple shape, tuple strides, bint writeable, bint fortran):
+cdef object array_over(object owner, char *data, cnp.dtype dtype, tuple shape, tuple strides, bint writeable, bint fortran):
     cdef cnp.npy_intp dims[MAXDIMS]
     cdef cnp.npy_intp steps[MAXDIMS]
     cdef int nd = <int> len(shape), i
@@ -31,7 +31,7 @@ cdef object array_over(Block block, char *data, cnp.dtype dtype, tuple shape, tu
         flags |= cnp.NPY_ARRAY_F_CONTIGUOUS
     cnp.Py_INCREF(dtype)  # PyArray_NewFromDescr steals it
     array = PyArray_NewFromDescr(&PyArray_Type, dtype, nd, dims, steps if strides is not None else NULL, data, flags, NULL)
-    cnp.set_array_base(array, block)
+    cnp.set_array_base(array, owner)
     return array
 
 
@@ -119,6 +119,16 @@ cdef object rebuild(Block block, Py_ssize_t offset, dtype, tuple shape, tuple st
 def array(uint32_t number, uint64_t birth, Py_ssize_t offset, dtype, tuple shape, tuple strides, bint writeable, bint fortran):
     """The array of this name: what a pickle of an array in shared memory calls. Raises StaleName."""
     return rebuild(hold_block(the_heap(), number, birth), offset, dtype, shape, strides, writeable, fortran)
+
+
+def borrowed_array(uint32_t number, uint64_t birth, dtype, tuple shape, bint fortran):
+    """An array over a copy-on-write view of a whole block: writeable, and nobody else sees it. Raises StaleName."""
+    cdef Block block = hold_block(the_heap(), number, birth)
+    cdef Borrowed made = borrow_block(block)
+    descr = cnp.dtype(dtype) if type(dtype) is str else dtype
+    if made is None:
+        return rebuild(block, 0, descr, shape, None, True, fortran).copy("K")
+    return array_over(made, made.start, descr, shape, None, True, fortran)
 
 
 def foreign_array(str path, uint64_t inode, uint32_t number, uint64_t birth, Py_ssize_t offset, dtype, tuple shape,

@@ -308,6 +308,48 @@ cdef class Block:
         return self.name.birth
 
 
+cdef class Borrowed:
+    """A copy-on-write view of a block that others read, too: what is written into it is seen by nobody else."""
+    cdef Block block
+    cdef void *mapping
+    cdef uint64_t mapped
+    cdef char *start
+
+    def __cinit__(self):
+        self.mapping = NULL
+
+    def __dealloc__(self):
+        if self.mapping != NULL:
+            sx_segment_give_back(self.mapping, self.mapped)
+
+    def __getbuffer__(self, Py_buffer *view, int flags):
+        PyBuffer_FillInfo(view, self, self.start, <Py_ssize_t> self.block.bytes(), 0, flags)
+
+    def __releasebuffer__(self, Py_buffer *view):
+        pass
+
+
+cdef Borrowed borrow_block(Block block):
+    """None: the kernel refuses another mapping."""
+    cdef Borrowed made = Borrowed.__new__(Borrowed)
+    cdef void *mapping
+    cdef sx_heap_t *heap = block.heap
+    offset = sx_heap_start(heap, block.name.block) - heap.segment.base
+    made.start = sx_segment_borrow(&heap.segment, offset, sx_heap_size(heap, block.name.block), &mapping, &made.mapped)
+    if made.start == NULL:
+        return None
+    made.mapping = mapping
+    made.block = block
+    return made
+
+
+def borrow(uint32_t number, uint64_t birth):
+    """A writeable view of a block, of which others see no change, as an object that exports its bytes. Raises StaleName."""
+    cdef Block block = hold_block(the_heap(), number, birth)
+    made = borrow_block(block)
+    return bytearray(block) if made is None else made
+
+
 cdef Block new_block(uint64_t bytes, int flags):
     cdef Block block = Block.__new__(Block)
     cdef sx_heap_t *heap = the_heap()

@@ -64,6 +64,8 @@ cdef extern from "heap.h" nogil:
     void sx_store_relaxed(uint64_t *word, uint64_t value)
 
 cdef extern from "segment.h" nogil:
+    char *sx_segment_borrow(const sx_segment_t *segment, uint64_t offset, uint64_t bytes, void **mapping, uint64_t *mapped)
+    void sx_segment_give_back(void *mapping, uint64_t mapped)
     uint64_t sx_segment_inode(const sx_segment_t *segment)
     uint64_t sx_segment_resident(const sx_segment_t *segment)
     const char *sx_segment_kind_name(const sx_segment_t *segment)

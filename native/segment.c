@@ -109,6 +109,24 @@ int sx_segment_remove(sx_segment_t *segment, uint64_t offset, uint64_t bytes) {
     return madvise(segment->base + offset, bytes, MADV_REMOVE) ? -errno : 0;
 }
 
+char *sx_segment_borrow(const sx_segment_t *segment, uint64_t offset, uint64_t bytes, void **mapping, uint64_t *mapped) {
+    uint64_t small = (uint64_t)sysconf(_SC_PAGESIZE), from = offset / small * small, need = SX_ALIGN(offset + bytes - from, small);
+    *mapped = need + 2 * SX_PAGE_BYTES;
+    *mapping = mmap(NULL, *mapped, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (*mapping == MAP_FAILED)
+        return NULL;
+    char *base = (char *)SX_ALIGN((uintptr_t)*mapping, SX_PAGE_BYTES) + from % SX_PAGE_BYTES;
+    if (mmap(base, need, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, segment->fd, (off_t)from) == MAP_FAILED) {
+        munmap(*mapping, *mapped);
+        return NULL;
+    }
+    return base + (offset - from);
+}
+
+void sx_segment_give_back(void *mapping, uint64_t mapped) {
+    munmap(mapping, mapped);
+}
+
 const char *sx_segment_kind_name(const sx_segment_t *segment) {
     return segment->kind == SX_MEMFD ? "memfd" : "unknown";
 }

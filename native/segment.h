@@ -27,6 +27,10 @@ typedef struct {
 int sx_segment_create(sx_segment_t *segment, uint64_t bytes);     /* made and mapped; 0 or -errno */
 int sx_segment_attach(sx_segment_t *segment, int fd);             /* of another process; takes the descriptor over */
 int sx_segment_map_private(sx_segment_t *segment);                /* a copy-on-write view in place of the mapping */
+/* A copy-on-write view of [offset, offset + bytes), at an address congruent to the offset, so that 2 MiB pages stay whole until they
+ * are written. NULL, or its start; *mapping and *mapped are what sx_segment_give_back() wants. */
+char *sx_segment_borrow(const sx_segment_t *segment, uint64_t offset, uint64_t bytes, void **mapping, uint64_t *mapped);
+void sx_segment_give_back(void *mapping, uint64_t mapped);
 void sx_segment_close(sx_segment_t *segment);                     /* for a segment in which nothing was ever handed out */
 uint64_t sx_segment_resident(const sx_segment_t *segment);        /* bytes that the kernel backs */
 uint64_t sx_segment_inode(const sx_segment_t *segment);

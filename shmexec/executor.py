@@ -18,6 +18,7 @@ from typing import Any, Literal, SupportsIndex, TypeVar, cast
 import numpy as np
 
 from shmexec import _core
+from shmexec.pool.calls import MapScope
 from shmexec.pool.crew import WorkerSettings
 from shmexec.pool.futures import CallFuture
 from shmexec.pool.launcher import METHODS, WorkerProcess
@@ -176,6 +177,8 @@ class SharedArrayProcessPoolExecutor(Executor):
         Parameters
         ----------
         fn : callable
+            Pickled once, with what it has bound or closes over: later changes are not seen. A plain array in it is
+            copied once; each call has a writeable view of that copy, and sees no other call's writes.
         *iterables : iterable
             As for the built-in `map`: the shortest ends it.
         timeout : float, optional
@@ -199,15 +202,15 @@ class SharedArrayProcessPoolExecutor(Executor):
         deadline = None if timeout is None else time.monotonic() + timeout
         items: Iterator[tuple[Any, ...]] = zip(*iterables, strict=False)
         futures: deque[CallFuture] = deque()
-        submit = self._pool.submit
+        submit, scope = self._pool.submit, MapScope()
 
         def submit_next() -> bool:
             chunk = tuple(itertools.islice(items, size))
             if chunk:
                 if size == 1:
-                    futures.append(submit(Kind.CALL, fn, chunk[0], {}))
+                    futures.append(submit(Kind.CALL, fn, chunk[0], {}, scope))
                 else:
-                    futures.append(submit(Kind.CHUNK, fn, chunk, {}))
+                    futures.append(submit(Kind.CHUNK, fn, chunk, {}, scope))
             return bool(chunk)
 
         while (ahead is None or len(futures) < ahead) and submit_next():

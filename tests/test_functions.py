@@ -1,6 +1,8 @@
 """How functions get to the workers: by reference or by value, once for each worker, always as they are now."""
 
+import functools
 import importlib
+import pickle
 import sys
 
 import numpy as np
@@ -199,3 +201,60 @@ def test_a_module_that_cannot_be_imported_there_fails_its_call(executor, monkeyp
     with pytest.raises(ModuleNotFoundError, match="only_here"):
         executor.submit(module.f).result()
     assert executor.submit(tasks.double, 4).result() == 8
+
+
+# ---- the function of a map -------------------------------------------------------------------------
+
+
+def test_a_map_copies_what_its_function_binds_once(executor):
+    table = np.arange(1_000_000.0)
+    got = list(executor.map(functools.partial(tasks.add_first, table), range(20)))
+    assert got == list(range(20))
+    assert executor.stats().bytes_copied_in == table.nbytes
+
+
+@pytest.mark.parametrize("chunksize", [1, 3])
+def test_calls_of_a_map_do_not_see_each_others_writes(executor, chunksize):
+    array, shared = np.zeros(100_000), shmexec.zeros(100_000)
+
+    def write(i):
+        array[i] = 5
+        shared[i] = 1
+        return float(array.sum())
+
+    got = list(executor.map(write, range(12), chunksize=chunksize))
+    assert got == [5 + 5 * (i % chunksize) for i in range(12)]  # a chunk is one call
+    assert array.sum() == 0
+    assert shared.sum() == 12
+
+
+def test_a_map_pickles_its_function_once(executor):
+    counted = Counted()
+    assert list(executor.map(counted, range(30))) == list(range(30))
+    assert counted.times == 1
+
+
+class Counted:
+    def __init__(self):
+        self.times = 0
+
+    def __getstate__(self):
+        self.times += 1
+        return {}
+
+    def __call__(self, x):
+        return x
+
+
+def test_buffers_that_a_map_binds_are_each_calls_own(executor):
+    data = pickle.PickleBuffer(bytearray(200_000))
+    bound = executor.map(functools.partial(tasks.write_buffer, data), range(1, 7))
+    assert list(bound) == list(range(1, 7))
+
+
+def test_the_arrays_that_a_map_binds_go_with_its_last_call(executor):
+    list(executor.map(tasks.double, range(4)))
+    before = shmexec.heap_info().blocks
+    list(executor.map(functools.partial(tasks.add_first, np.ones(100_000)), range(4)))
+    executor.submit(tasks.pid).result()
+    assert shmexec.heap_info().blocks <= before + 1

@@ -27,6 +27,7 @@ class Account(Protocol):
     bytes_by_name: int
     bytes_copied: int
     is_result: bool
+    is_borrowed: bool
 
     def may_name(self, block: int, size: int) -> bool:
         """Whether `size` bytes of this block may go by name, now that they lie there."""
@@ -61,6 +62,10 @@ def _reduce_plain(array: NDArray[Any], account: Account) -> Reduced:
             np.copyto(copy, array)
             place = _core.locate(copy)
             assert place is not None
+            if account.is_borrowed:
+                account.holds.add(*place[:2])
+                token = _dtype_token(array.dtype)
+                return _core.borrowed_array, (*place[:2], token, array.shape, array.flags.fnc)
             return _by_name(copy, place, True, account)
     account.bytes_copied += size
     fortran = array.flags.fnc

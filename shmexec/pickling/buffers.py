@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from shmexec import _core
 from shmexec.pickling.arrays import Account
 
-Place = tuple[int, int, int, int, bool]  # block, birth, offset, bytes, read-only
+# block, birth, offset, bytes, read-only, and whether each receiver has a copy-on-write view of its own
+Place = tuple[int, int, int, int, bool, bool]
 
 
 def place_buffer(buffer: pickle.PickleBuffer, account: Account) -> Place | None:
@@ -23,6 +24,7 @@ def place_buffer(buffer: pickle.PickleBuffer, account: Account) -> Place | None:
     if place is None and view.nbytes < _core.threshold():
         account.bytes_copied += view.nbytes
         return None
+    is_borrowed = account.is_borrowed and place is None and not view.readonly
     if place is not None:
         account.bytes_by_name += view.nbytes
     else:
@@ -32,12 +34,14 @@ def place_buffer(buffer: pickle.PickleBuffer, account: Account) -> Place | None:
         place = block.number, block.birth, 0
     number, birth, offset = place
     account.holds.add(number, birth)
-    return number, birth, offset, view.nbytes, view.readonly
+    return number, birth, offset, view.nbytes, view.readonly, is_borrowed
 
 
 def open_places(places: Iterable[Place]) -> list[memoryview]:
     """The receiver's half: the same bytes."""
     return [
-        memoryview(_core.hold(number, birth, readonly))[offset : offset + size]
-        for number, birth, offset, size, readonly in places
+        memoryview(_core.borrow(number, birth) if is_borrowed else _core.hold(number, birth, readonly))[
+            offset : offset + size
+        ]
+        for number, birth, offset, size, readonly, is_borrowed in places
     ]

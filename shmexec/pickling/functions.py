@@ -1,7 +1,8 @@
 """How the function of a call crosses: by reference if it can be imported, else by value; shipped once per worker.
 
 A function by reference is resolved once in each worker. One by value (a lambda, a closure, a function of `__main__`,
-a partial, a bound method) is pickled for each call, since what it closes over may have changed; its bytes are
+a partial, a bound method) is pickled for each call, since what it closes over may have changed, and once for all
+calls of a `map`, whose arrays are then read by all and copied page by page for who writes to them. Its bytes are
 shipped once, and loaded anew for each call, so that no call sees what another did to the captured values. A function
 whose bytes are long or name blocks is shipped with each call: a cache would keep its arrays alive.
 
@@ -41,8 +42,8 @@ class FunctionTable:
         self._by_reference: dict[tuple[str, str], tuple[object, int, bytes]] = {}
         self._by_value: OrderedDict[bytes, int] = OrderedDict()
 
-    def pack(self, function: Callable[..., Any]) -> tuple[int, Packed]:
-        """(number, bytes); number 0: shipped with each call."""
+    def pack(self, function: Callable[..., Any], *, borrowed: bool = False) -> tuple[int, Packed]:
+        """(number, bytes); number 0: shipped with each call. `borrowed`: the bytes serve several calls."""
         if is_importable(function):
             name = function.__module__, function.__qualname__
             known = self._by_reference.get(name)
@@ -50,7 +51,7 @@ class FunctionTable:
                 known = function, next(self._numbers), _BY_REFERENCE + pickle.dumps(function, 5)
                 self._by_reference[name] = known
             return known[1], Packed(known[2], _core.Holds())
-        packed = dump(function, to_worker=True)
+        packed = dump(function, to_worker=True, borrowed=borrowed)
         data = _BY_VALUE + bytes(packed.data)
         if len(packed.holds) or len(data) > _LONGEST_KEPT:
             return 0, Packed(data, packed.holds, packed.bytes_by_name, packed.bytes_copied)

@@ -50,9 +50,17 @@ class Forwarded:
 class _Account:
     """What one dump holds and counts. Apart from the pickler, which would refer to itself and keep its arrays alive."""
 
-    __slots__ = ("bytes_by_name", "bytes_copied", "copying", "covered", "holds", "is_result", "places")
+    __slots__ = ("bytes_by_name", "bytes_copied", "copying", "covered", "holds", "is_borrowed", "is_result", "places")
 
-    def __init__(self, holds: _core.Holds, *, is_result: bool = False, copying: frozenset[int] = frozenset()) -> None:
+    def __init__(
+        self,
+        holds: _core.Holds,
+        *,
+        is_result: bool = False,
+        is_borrowed: bool = False,
+        copying: frozenset[int] = frozenset(),
+    ) -> None:
+        self.is_borrowed = is_borrowed
         self.holds = holds
         self.is_result = is_result
         self.copying = copying
@@ -111,7 +119,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         return main_module.share_globals(obj, reduced, self._dump_global) if self._to_worker else reduced
 
     def _dump_global(self, value: object) -> bytes:
-        packed = dump(value, to_worker=True)
+        packed = dump(value, to_worker=True, borrowed=self._account.is_borrowed)
         self._account.add(packed)
         return bytes(packed.data)
 
@@ -121,7 +129,7 @@ def is_plain(values: tuple[Any, ...]) -> bool:
     return all(type(value) in _ATOMS for value in values)
 
 
-def dump(obj: Any, *, to_worker: bool = False) -> Packed:
+def dump(obj: Any, *, to_worker: bool = False, borrowed: bool = False) -> Packed:
     """Pickle an object; its arrays by name, or copied into shared memory from the threshold up.
 
     Parameters
@@ -129,6 +137,8 @@ def dump(obj: Any, *, to_worker: bool = False) -> Packed:
     obj : object
     to_worker : bool
         From a parent to its worker: functions of `__main__` use the worker's (`shmexec.pickling.main_module`).
+    borrowed : bool
+        The bytes are loaded more than once: each time plain arrays are copy-on-write views of the one copy.
 
     Raises
     ------
@@ -138,7 +148,7 @@ def dump(obj: Any, *, to_worker: bool = False) -> Packed:
     if type(obj) in _ATOMS:
         data = pickle.dumps(obj, 5)
         return Packed(data, _core.Holds(), 0, 0)
-    return _dump(obj, _Account(_core.Holds()), to_worker)
+    return _dump(obj, _Account(_core.Holds(), is_borrowed=borrowed), to_worker)
 
 
 def dump_result(obj: Any, *, copying: frozenset[int] = frozenset()) -> Packed:

@@ -4,10 +4,26 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from shmexec import _core
 from shmexec.pickling.pickler import Packed
 from shmexec.pool.futures import CallFuture
 from shmexec.pool.ledger import CallState
 from shmexec.transport.messages import Cost, Kind
+
+
+@dataclass(eq=False, slots=True)
+class MapScope:
+    """What the calls of one `map` have in common: the function, pickled with the first of them."""
+
+    number: int = 0
+    packed: Packed | None = None
+
+    def take(self) -> Packed:
+        """The function for one more call, with holds of its own."""
+        assert self.packed is not None
+        packed, holds = self.packed, _core.Holds()
+        holds.add_all(packed.holds)
+        return Packed(packed.data, holds, packed.bytes_by_name + packed.bytes_copied)
 
 
 @dataclass(eq=False, slots=True)
@@ -21,6 +37,7 @@ class Call:
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     name: str
+    scope: MapScope | None = None
     missing: int = 0  # futures among the arguments that are not done
     state: CallState = CallState.WAITING
     function_number: int = 0
@@ -31,7 +48,7 @@ class Call:
 
     def release(self) -> None:
         """The call is over: what its arguments held goes."""
-        self.function, self.args, self.kwargs = None, (), {}
+        self.function, self.args, self.kwargs, self.scope = None, (), {}, None
         for packed in (self.packed, self.function_packed):
             if packed is not None:
                 packed.holds.release()

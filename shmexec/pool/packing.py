@@ -4,13 +4,13 @@ No lock is held: the code of what is pickled may do anything, submit calls inclu
 """
 
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from shmexec.pickling import failures
 from shmexec.pickling.functions import FunctionTable
-from shmexec.pickling.pickler import Forwarded, dump, dump_call
-from shmexec.pool.calls import Call
+from shmexec.pickling.pickler import Forwarded, Packed, dump, dump_call
+from shmexec.pool.calls import Call, MapScope
 from shmexec.pool.futures import CallFuture
 from shmexec.transport.messages import Kind
 
@@ -41,15 +41,24 @@ class Packer:
         except BaseException as error:
             return error.with_traceback(None)  # its frames have the arguments
         try:
-            call.function_number, call.function_packed = self._functions.pack(call.function)
+            call.function_number, call.function_packed = self._pack_function(call.function, call.scope)
             call.packed = dump_call(args, kwargs) if call.kind is Kind.CALL else dump(list(args), to_worker=True)
         except MemoryError as error:
             return error.with_traceback(None)  # its frames have the arguments
         except Exception as error:
             what = failures.find_unpicklable(call.function, call.args, call.kwargs)
             return failures.explain(error, what)
-        call.function, call.args, call.kwargs = None, (), {}
+        call.function, call.args, call.kwargs, call.scope = None, (), {}, None
         return None
+
+    def _pack_function(self, function: Callable[..., Any], scope: MapScope | None) -> tuple[int, Packed]:
+        if scope is None:
+            return self._functions.pack(function)
+        if scope.packed is not None:
+            return scope.number, scope.take()
+        number, packed = self._functions.pack(function, borrowed=True)
+        scope.number, scope.packed = number, packed  # two threads may both do this, each with its own
+        return number, Packed(packed.data, scope.take().holds, packed.bytes_by_name, packed.bytes_copied)
 
     def _is_ours(self, value: object) -> bool:
         return type(value) is CallFuture and value.pool is self._pool()

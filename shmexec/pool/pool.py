@@ -22,7 +22,7 @@ from shmexec.errors import SharedMemoryFull, WorkerDied
 from shmexec.pickling import failures
 from shmexec.pickling.pickler import Packed
 from shmexec.pool.callbacks import CallbackThread
-from shmexec.pool.calls import Call, Tally
+from shmexec.pool.calls import Call, MapScope, Tally
 from shmexec.pool.collector import END, Collector
 from shmexec.pool.crew import Crew, Worker, WorkerSettings
 from shmexec.pool.futures import CallFuture
@@ -88,12 +88,17 @@ class Pool:
     # ---- for the executor ------------------------------------------------------------------------
 
     def submit(
-        self, kind: Kind, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+        self,
+        kind: Kind,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        scope: MapScope | None = None,
     ) -> CallFuture:
         """A new call. Raises RuntimeError when the pool is closed, BrokenProcessPool when it is broken."""
         future = CallFuture(self)
         name = failures.name_of(function)
-        call = Call(next(self._numbers), kind, future, function, args, kwargs, name)
+        call = Call(next(self._numbers), kind, future, function, args, kwargs, name, scope)
         awaited = self._packer.awaited(kind, args, kwargs)
         with self._lock:
             self._check_open()
