@@ -133,8 +133,8 @@ static void clear_bits(sx_heap_t *heap, uint32_t slot) {
     }
 }
 
-int sx_slot_reap(sx_heap_t *heap, uint32_t slot) {
-    uint64_t seen = sx_load_acquire(&heap->slots[slot].word);
+/* Reaps a slot while its word is still `seen`: what was decided about a slot is void once anybody moved it on. */
+static int reap_seen(sx_heap_t *heap, uint32_t slot, uint64_t seen) {
     uint32_t incarnation = SX_SLOT_INCARNATION(seen);
     if (!heap->me->slot || slot == heap->me->slot || !may_reap(heap, slot, seen))
         return 0;
@@ -156,6 +156,10 @@ int sx_slot_reap(sx_heap_t *heap, uint32_t slot) {
     return 1;
 }
 
+int sx_slot_reap(sx_heap_t *heap, uint32_t slot) {
+    return reap_seen(heap, slot, sx_load_acquire(&heap->slots[slot].word));
+}
+
 uint32_t sx_slot_reap_dead(sx_heap_t *heap) {
     uint32_t high = sx_load_acquire(&heap->header->slot_high), reaped = 0;
     for (uint32_t slot = 2; heap->me->slot && slot < high && slot < SX_SLOTS; slot += 2) {
@@ -169,7 +173,8 @@ uint32_t sx_slot_reap_dead(sx_heap_t *heap) {
             continue; /* a child that is being made: fork.c knows whether it lives */
         if (state == SX_SLOT_REAPING && other == heap->me->slot && other_incarnation == heap->me->incarnation)
             continue; /* another thread of this process is at it */
-        reaped += (uint32_t)sx_slot_reap(heap, slot);
+        SX_STEP(); /* another thread may reap it now, and keep it for a child of its own */
+        reaped += (uint32_t)reap_seen(heap, slot, word);
     }
     return reaped;
 }

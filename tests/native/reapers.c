@@ -146,6 +146,34 @@ static void a_newcomer_in_a_reaped_slot_keeps_its_bits(void) {
     expect_quiet(&heap, 0);
 }
 
+/* A thread is about to reap a dead one's slot; at that step another thread of its process reaps it and keeps it for a child. */
+static uint32_t dead_slot;
+static int was_kept;
+
+static void reap_and_keep_at_step(void) {
+    if (++steps != kill_at)
+        return;
+    on_step = NULL;
+    was_kept = sx_slot_reap(&heap, dead_slot) == 1;
+    CHECK(!was_kept || sx_slot_reserve(&heap, 1) == dead_slot);
+}
+
+static void a_slot_kept_since_it_was_looked_at_is_not_reaped(void) {
+    was_kept = 1;
+    for (uint64_t at = 1; was_kept; at++) {
+        dead_slot = make_dead(NULL, 0);
+        was_kept = 0, steps = 0, kill_at = at;
+        on_step = reap_and_keep_at_step;
+        uint32_t reaped = sx_slot_reap_dead(&heap);
+        uint64_t word = sx_load_acquire(&heap.slots[dead_slot].word);
+        CHECK(SX_SLOT_STATE(word) == (was_kept ? SX_SLOT_RESERVED : SX_SLOT_FREE), "reaped under the child it was kept for");
+        CHECK(reaped == !was_kept && (was_kept || at > 2));
+        CHECK(sx_slot_reap(&heap, dead_slot) == was_kept);
+    }
+    expect_quiet(&heap, 0);
+    CHECK(free_slots(&heap) == kept_free);
+}
+
 static void a_guarded_slot_waits_for_its_guardian(void) {
     sx_heap_t other;
     join(&other, &heap, 0);
@@ -323,6 +351,7 @@ int main(int argc, char **argv) {
     a_claimant_that_dies_at_any_step_is_reaped(1);
     a_claimant_that_dies_at_any_step_is_reaped(0);
     a_newcomer_in_a_reaped_slot_keeps_its_bits();
+    a_slot_kept_since_it_was_looked_at_is_not_reaped();
     a_guarded_slot_waits_for_its_guardian();
     workers_of_a_dead_guardian_are_reaped_by_anybody();
     a_newcomer_finds_a_slot_when_all_are_of_the_dead();
