@@ -21,4 +21,5 @@ core = Extension(
     extra_link_args=["-pthread"],
 )
 
-setup(ext_modules=cythonize([core], language_level=3, include_path=["native"]))
+# always made anew: what one NumPy's declarations gave does not compile against an older one's headers
+setup(ext_modules=cythonize([core], language_level=3, include_path=["native"], force=True))
