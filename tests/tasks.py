@@ -11,6 +11,10 @@ def give(value):
     return value
 
 
+def raise_it(error):
+    raise error
+
+
 def add(a, b):
     return a + b
 

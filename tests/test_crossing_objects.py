@@ -10,6 +10,8 @@ import pytest
 import tasks
 
 import shmexec
+from shmexec.pickling import stream
+from shmexec.pickling.pickler import dump, load
 
 LARGE = 300_000
 
@@ -253,6 +255,79 @@ def test_bytes_like_values_cross(executor, size):
         assert back == given
     seen = executor.submit(lambda view: (bytes(view), len(view)), memoryview(data)).result()
     assert seen == (data, size)
+
+
+def test_bulk_stays_out_of_the_message():
+    data = os.urandom(LARGE)
+    text = "ñ" * LARGE
+    parts = [
+        data,
+        bytearray(data),
+        text,
+        memoryview(data),
+        array.array("d", np.arange(LARGE)),
+        {"deep": [(data[1:], text[1:])]},
+        [*range(LARGE)],  # many small things stay inside
+        data,
+    ]
+    for count in range(1, len(parts) + 1):
+        packed = dump(parts[:count])
+        assert len(packed.data) < 2000 + (5 * LARGE if count > 6 else 0)
+        back = load(packed.data)
+        assert back == parts[:count]
+        assert list(map(type, back)) == list(map(type, parts[:count]))
+        assert back[0] is back[-1] or count < len(parts)
+        del back
+        packed.holds.release()
+
+
+@pytest.mark.parametrize("size", [stream.BULK - 20, stream.BULK - 1, stream.BULK, stream.BULK + 1])
+def test_bytes_about_as_long_as_a_frame_cross(size):
+    for given in os.urandom(size), [b"x" * (size - 9), bytearray(size)], ["y" * size] * 3, [b"B" + b"\0" * size, "X"]:
+        packed = dump(given)
+        assert load(packed.data) == given
+        packed.holds.release()
+
+
+def test_bulk_among_the_parts_of_a_call(executor):
+    data, text = os.urandom(LARGE), "t" * LARGE
+    seen = executor.submit(lambda d, *, t: (d, len(t), data[:5]), data, t=text).result()  # bound, too
+    assert seen == (data, LARGE, data[:5])
+    assert executor.stats().bytes_copied_in >= 3 * LARGE
+    assert list(executor.map(len, [data] * 3, chunksize=2)) == [LARGE] * 3
+    with pytest.raises(ValueError) as caught:
+        executor.submit(tasks.raise_it, ValueError(data)).result()
+    assert caught.value.args == (data,)
+
+
+@pytest.mark.parametrize("size", [10, LARGE])
+def test_memoryviews_keep_format_shape_and_whether_they_are_writeable(executor, size):
+    numbers = np.arange(size * 2).astype("f8").reshape(size, 2)
+    columns = np.asfortranarray(numbers)
+    for given in (
+        memoryview(numbers),
+        memoryview(numbers).toreadonly(),
+        memoryview(columns),
+        memoryview(numbers)[::2],
+        memoryview(numbers.astype(">i4")),
+        memoryview(numbers > 3),
+        memoryview(bytes(size)).cast("c"),
+        memoryview(np.float64(3)),
+        memoryview(array.array("I", range(size))),
+        memoryview(bytearray(size)),
+    ):
+        there = executor.submit(lambda v: (v.format, v.shape, v.readonly, v.tobytes()), given).result()
+        back = executor.submit(lambda v: v, given).result()
+        for form, shape, readonly, data in there, (back.format, back.shape, back.readonly, back.tobytes()):
+            assert np.dtype(form) == np.dtype(given.format)
+            assert (shape, readonly, data) == (given.shape, given.readonly, given.tobytes())
+
+
+def test_a_memoryview_of_shared_memory_is_the_same_memory_there(executor):
+    shared = shmexec.zeros(LARGE)
+    executor.submit(lambda view: view.__setitem__(3, 9.0), memoryview(shared)).result()
+    assert shared[3] == 9
+    assert executor.stats().bytes_copied_in < 1000
 
 
 @pytest.mark.parametrize("size", [10, LARGE])

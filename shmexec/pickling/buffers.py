@@ -1,15 +1,20 @@
-"""How the buffers of PEP 574 cross: pandas, Arrow and whoever else hands `pickle.PickleBuffer`s out, each as an
-array would.
-"""
+"""How buffers cross: those of PEP 574, which pandas, Arrow and others hand out, each as an array would; memoryviews."""
 
 import pickle
 from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from shmexec import _core
-from shmexec.pickling.arrays import Account
+from shmexec.pickling.arrays import Account, Reduced
 
 # block, birth, offset, bytes, read-only, and whether each receiver has a copy-on-write view of its own
 Place = tuple[int, int, int, int, bool, bool]
+
+# What memoryview.cast can name: one native element.
+_CASTABLE = frozenset("@" * at + letter for letter in "cbB?hHiIlLqQnNfdP" for at in (0, 1))
 
 
 def place_buffer(buffer: pickle.PickleBuffer, account: Account) -> Place | None:
@@ -29,12 +34,18 @@ def place_buffer(buffer: pickle.PickleBuffer, account: Account) -> Place | None:
         account.bytes_by_name += view.nbytes
     else:
         account.bytes_copied += view.nbytes
-        block = _core.allocate(view.nbytes)
-        memoryview(block)[:] = view
-        place = block.number, block.birth, 0
+        place = *place_copy(view, account), 0
     number, birth, offset = place
     account.holds.add(number, birth)
     return number, birth, offset, view.nbytes, view.readonly, is_borrowed
+
+
+def place_copy(view: memoryview, account: Account) -> tuple[int, int]:
+    """A block with these bytes, and its birth."""
+    block = _core.allocate(view.nbytes)
+    memoryview(block)[:] = view
+    account.holds.add(block.number, block.birth)
+    return block.number, block.birth
 
 
 def open_places(places: Iterable[Place]) -> list[memoryview]:
@@ -45,3 +56,22 @@ def open_places(places: Iterable[Place]) -> list[memoryview]:
         ]
         for number, birth, offset, size, readonly, is_borrowed in places
     ]
+
+
+# ---- memoryview, which pickle itself refuses -------------------------------------------------------
+
+
+def reduce_view(view: memoryview) -> Reduced:
+    """A view of the same bytes, or of a copy of them: format, shape and whether it is writeable stay."""
+    if view.c_contiguous and view.nbytes and view.format in _CASTABLE:
+        return _cast_view, (np.frombuffer(view.cast("B"), np.uint8), view.format, view.shape, view.readonly)
+    return _view, (np.asarray(view), view.readonly)
+
+
+def _cast_view(array: NDArray[np.uint8], form: str, shape: tuple[int, ...], readonly: bool) -> memoryview:
+    return _view(array, readonly).cast(form, shape)  # type: ignore[call-overload, no-any-return]
+
+
+def _view(array: NDArray[Any], readonly: bool) -> memoryview:
+    view = array.data
+    return view.toreadonly() if readonly else view

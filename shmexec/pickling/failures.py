@@ -5,6 +5,7 @@ import traceback
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from shmexec import _core
 from shmexec.pickling.pickler import Packed, dump, load
 
 
@@ -24,11 +25,13 @@ def pack_exception(error: BaseException) -> Packed:
     text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
     says = "".join(traceback.format_exception_only(type(error), error)).strip()
     try:
-        packed = dump(error)
+        packed, why = dump(error), ""
     except BaseException as reason:  # also what its author's code leaves by
-        return dump((None, f"{type(reason).__name__}: {reason}", says, text))
-    outer = dump((packed.data, "", says, text))
-    return Packed(outer.data, packed.holds, packed.bytes_by_name, packed.bytes_copied)
+        packed, why = None, f"{type(reason).__name__}: {reason}"
+    if packed is None:
+        return Packed(pickle.dumps((None, why, says, text), 5), _core.Holds())
+    data = pickle.dumps((packed.data, why, says, text), 5)
+    return Packed(data, packed.holds, packed.bytes_by_name, packed.bytes_copied)
 
 
 def load_exception(data: bytes | memoryview) -> BaseException:

@@ -17,10 +17,11 @@ import cloudpickle
 import numpy as np
 
 from shmexec import _core
-from shmexec.pickling import arrays, buffers, main_module
+from shmexec.pickling import arrays, buffers, main_module, stream
 
 # What pickle writes by itself in C, with nothing in it that could name a block or live in __main__.
 _ATOMS = frozenset({int, float, complex, str, bytes, bool, type(None)})
+_SIZED = frozenset({str, bytes})
 _WITH_BUFFERS = b"B"
 
 # A result that is a smaller part than this of what was allocated is copied: that costs at most a sixteenth of one pass
@@ -97,9 +98,14 @@ class _Account:
             self.places.append(place)
         return place is None
 
+    def place_bytes(self, data: bytes) -> tuple[int, int]:
+        """A block with a copy of these."""
+        self.bytes_copied += len(data)
+        return buffers.place_copy(memoryview(data), self)
+
 
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
-    def __init__(self, file: io.BytesIO, account: _Account, to_worker: bool) -> None:
+    def __init__(self, file: stream.Writer, account: _Account, to_worker: bool) -> None:
         super().__init__(file, protocol=5, buffer_callback=account.place)
         self._account = account
         self._to_worker = to_worker
@@ -108,6 +114,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         if isinstance(obj, np.ndarray):
             reduced = arrays.reduce_array(obj, self._account)
             return NotImplemented if reduced is None else reduced
+        if type(obj) is memoryview:
+            return buffers.reduce_view(obj)
         if type(obj) is Forwarded:
             packed = obj.packed
             self._account.holds.add_all(packed.holds)
@@ -126,7 +134,12 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
 
 def is_plain(values: tuple[Any, ...]) -> bool:
     """Whether plain pickle says all of these."""
-    return all(type(value) in _ATOMS for value in values)
+    return all(map(_is_atom, values))
+
+
+def _is_atom(value: object) -> bool:
+    kind = type(value)
+    return kind in _ATOMS and (kind not in _SIZED or len(value) < stream.BULK)  # type: ignore[arg-type]
 
 
 def dump(obj: Any, *, to_worker: bool = False, borrowed: bool = False) -> Packed:
@@ -145,7 +158,7 @@ def dump(obj: Any, *, to_worker: bool = False, borrowed: bool = False) -> Packed
     Exception
         Whatever the object's own code raises, `pickle.PicklingError`, `SharedMemoryFull`.
     """
-    if type(obj) in _ATOMS:
+    if _is_atom(obj):
         data = pickle.dumps(obj, 5)
         return Packed(data, _core.Holds(), 0, 0)
     return _dump(obj, _Account(_core.Holds(), is_borrowed=borrowed), to_worker)
@@ -160,7 +173,7 @@ def dump_result(obj: Any, *, copying: frozenset[int] = frozenset()) -> Packed:
     copying : frozenset of int
         Blocks that are copied nevertheless, if nobody asked for shared memory there.
     """
-    if type(obj) in _ATOMS:
+    if _is_atom(obj):
         return dump(obj)
     account = _Account(_core.Holds(), is_result=True, copying=copying)
     packed = _dump(obj, account, to_worker=False)
@@ -169,11 +182,11 @@ def dump_result(obj: Any, *, copying: frozenset[int] = frozenset()) -> Packed:
 
 
 def _dump(obj: Any, account: _Account, to_worker: bool) -> Packed:
-    file = io.BytesIO()
+    file = stream.Writer(account.place_bytes)
     _Pickler(file, account, to_worker).dump(obj)
     data = file.getvalue()
-    if account.places:
-        data = b"".join((_WITH_BUFFERS, pickle.dumps(account.places, 5), data))
+    if account.places or file.pieces:
+        data = b"".join((_WITH_BUFFERS, pickle.dumps((account.places, file.pieces), 5), data))
     return Packed(data, account.holds, account.bytes_by_name, account.bytes_copied)
 
 
@@ -190,8 +203,9 @@ def load(data: bytes | memoryview) -> Any:
         return pickle.loads(data)
     file = io.BytesIO(data)
     file.seek(1)
-    places = pickle.load(file)
-    return pickle.Unpickler(file, buffers=buffers.open_places(places)).load()
+    places, pieces = pickle.load(file)
+    source: Any = stream.Reader(memoryview(data)[file.tell() :], pieces) if pieces else file
+    return pickle.Unpickler(source, buffers=buffers.open_places(places)).load()
 
 
 def array_reducer(holds: _core.Holds) -> Any:
