@@ -31,7 +31,8 @@ cdef object array_over(object owner, char *data, cnp.dtype dtype, tuple shape, t
         flags |= cnp.NPY_ARRAY_F_CONTIGUOUS
     cnp.Py_INCREF(dtype)  # PyArray_NewFromDescr steals it
     array = PyArray_NewFromDescr(&PyArray_Type, dtype, nd, dims, steps if strides is not None else NULL, data, flags, NULL)
-    cnp.set_array_base(array, owner)
+    if owner is not None:
+        cnp.set_array_base(array, owner)
     return array
 
 

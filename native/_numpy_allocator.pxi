@@ -61,9 +61,23 @@ cdef extern from *:
         *word = capsule; /* NumPy keeps its own one by other references */
         return 1;
     }
+
+    /* An array that owns its data: what `base` is to a view, the handler is to it. */
+    static void sx_give_ownership(PyObject *array, PyObject *capsule) {
+        Py_INCREF(capsule);
+        ((PyArrayObject_fields *)array)->mem_handler = capsule;
+        PyArray_ENABLEFLAGS((PyArrayObject *)array, NPY_ARRAY_OWNDATA);
+    }
+
+    static void sx_take_ownership(PyObject *array) {
+        PyArray_CLEARFLAGS((PyArrayObject *)array, NPY_ARRAY_OWNDATA);
+        Py_CLEAR(((PyArrayObject_fields *)array)->mem_handler);
+    }
     """
     ctypedef struct PyDataMem_Handler:
         pass
+    void sx_give_ownership(object array, object capsule)
+    void sx_take_ownership(object array)
     PyDataMem_Handler sx_task_handler
     PyDataMem_Handler sx_asked_handler
     int sx_guard_numpy(sx_heap_t *heap, uint64_t threshold) except -1
@@ -119,3 +133,54 @@ def install_task_handler():
 def task_allocation(bint on):
     """A task begins, or is over."""
     sx_numpy_task(1 if on else -1)
+
+
+# ---- arrays that own a block as NumPy's own ones do ---------------------------------------------------------------------------
+
+# None: not tried yet. False: this NumPy's default handler cannot be guarded, and received arrays have a base.
+cdef object owners_capsule = None
+
+
+cdef object handler_of_owners():
+    global owners_capsule
+    if owners_capsule is None:
+        guarded = sx_guard_numpy(the_heap(), threshold())
+        owners_capsule = PyCapsule_New(&sx_task_handler, b"mem_handler", NULL) if guarded else False
+    return owners_capsule
+
+
+def own_array(uint32_t number, uint64_t birth, dtype, tuple shape, bint fortran):
+    """The array over a block that nobody else will use: it owns it, so that it can be resized in place, and NumPy may use it for
+    what an expression comes to. Raises StaleName."""
+    cdef Block block = hold_block(the_heap(), number, birth)
+    cdef cnp.ndarray array
+    capsule = handler_of_owners()
+    if capsule is False:
+        return rebuild(block, 0, dtype, shape, None, True, fortran)
+    descr = cnp.dtype(dtype) if type(dtype) is str else dtype
+    array = array_over(None, sx_heap_start(block.heap, block.name.block), descr, shape, None, True, fortran)
+    if cnp.PyArray_NBYTES(array) > <cnp.npy_intp> sx_heap_size(block.heap, number):
+        raise ValueError("the name of a shared array reaches beyond its block")
+    sx_give_ownership(array, capsule)
+    block.heap = NULL  # its reference is the array's now
+    return array
+
+
+def disown(cnp.ndarray array):
+    """Others are about to know of this array in shared memory: it is no more used for temporary results, nor resized."""
+    cdef sx_name_t name
+    cdef Block block
+    cdef char *start
+    while not cnp.PyArray_CHKFLAGS(array, cnp.NPY_ARRAY_OWNDATA):
+        base = cnp.get_array_base(array)
+        if not isinstance(base, cnp.ndarray):
+            return
+        array = base
+    start = <char *> cnp.PyArray_DATA(array)
+    if own == NULL or not sx_heap_find(own, start, start, &name):
+        return
+    block = Block.__new__(Block)
+    block.heap = own
+    block.name = name
+    sx_take_ownership(array)
+    cnp.set_array_base(array, block)

@@ -70,6 +70,10 @@ def array(
     writeable: bool,
     fortran: bool,
 ) -> NDArray[Any]: ...
+def own_array(
+    number: int, birth: int, dtype: np.dtype[Any] | str, shape: tuple[int, ...], fortran: bool
+) -> NDArray[Any]: ...
+def disown(array: NDArray[Any]) -> None: ...
 def foreign_array(
     path: str,
     inode: int,

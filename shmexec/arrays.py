@@ -265,6 +265,7 @@ def share(a: ArrayLike) -> NDArray[Any]:
     if is_shared(array):
         if (place := _core.locate(array)) is not None:
             _core.mark_shared(place[0])
+            _core.disown(array)
         return array
     copy = _like(array, None, "K", None, zero=False)
     np.copyto(copy, array)
@@ -295,6 +296,7 @@ def name_of(a: NDArray[Any]) -> KernelName:
     if place is None:
         raise NotShareable("this array does not lie in shared memory; shmexec.share(a) makes a copy that does")
     segment, block, birth, offset = place
+    _core.disown(a)
     return KernelName(segment, block, birth, offset, a.dtype, a.shape, a.strides, a.flags.writeable)
 
 

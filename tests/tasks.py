@@ -77,3 +77,10 @@ def write_buffer(data, x):
     view = memoryview(data)
     view[0] += x
     return view[0]
+
+
+_cache = {}
+
+
+def cached(n):
+    return _cache.setdefault(n, np.zeros(n))

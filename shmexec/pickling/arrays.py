@@ -28,9 +28,13 @@ class Account(Protocol):
     bytes_copied: int
     is_result: bool
     is_borrowed: bool
+    is_loaded_once: bool
 
     def may_name(self, block: int, size: int) -> bool:
         """Whether `size` bytes of this block may go by name, now that they lie there."""
+
+    def may_give(self, block: int) -> bool:
+        """Whether the receiver is the only one to use this block from now on."""
 
 
 def reduce_array(array: NDArray[Any], account: Account) -> Reduced | None:
@@ -55,6 +59,10 @@ def _reduce_plain(array: NDArray[Any], account: Account) -> Reduced:
             writeable = array.flags.writeable or (
                 account.is_result and _core.is_own_plain(place[0]) and not _overlaps(array)
             )
+            if not account.is_result:
+                _core.disown(array)
+            elif writeable and place[2] == 0 and array.flags.forc and account.may_give(place[0]):
+                return _given(array, place, account)
             return _by_name(array, place, writeable, account)
         if size >= _core.threshold():
             account.bytes_copied += size
@@ -66,6 +74,8 @@ def _reduce_plain(array: NDArray[Any], account: Account) -> Reduced:
                 account.holds.add(*place[:2])
                 token = _dtype_token(array.dtype)
                 return _core.borrowed_array, (*place[:2], token, array.shape, array.flags.fnc)
+            if account.is_loaded_once:
+                return _given(copy, place, account)
             return _by_name(copy, place, True, account)
     account.bytes_copied += size
     fortran = array.flags.fnc
@@ -79,6 +89,12 @@ def _by_name(array: NDArray[Any], place: tuple[int, int, int], writeable: bool, 
     strides = None if flags.c_contiguous or flags.f_contiguous else array.strides
     token = _dtype_token(array.dtype)
     return _core.array, (block, birth, offset, token, array.shape, strides, writeable, flags.fnc)
+
+
+def _given(array: NDArray[Any], place: tuple[int, int, int], account: Account) -> Reduced:
+    """By name, to somebody who then has it alone."""
+    account.holds.add(*place[:2])
+    return _core.own_array, (*place[:2], _dtype_token(array.dtype), array.shape, array.flags.fnc)
 
 
 def _overlaps(array: NDArray[Any]) -> bool:

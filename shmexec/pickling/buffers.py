@@ -32,6 +32,8 @@ def place_buffer(buffer: pickle.PickleBuffer, account: Account) -> Place | None:
     is_borrowed = account.is_borrowed and place is None and not view.readonly
     if place is not None:
         account.bytes_by_name += view.nbytes
+        if not account.is_result and isinstance(view.obj, np.ndarray):
+            _core.disown(view.obj)
     else:
         account.bytes_copied += view.nbytes
         place = *place_copy(view, account), 0

@@ -51,7 +51,20 @@ class Forwarded:
 class _Account:
     """What one dump holds and counts. Apart from the pickler, which would refer to itself and keep its arrays alive."""
 
-    __slots__ = ("bytes_by_name", "bytes_copied", "copying", "covered", "holds", "is_borrowed", "is_result", "places")
+    __slots__ = (
+        "bytes_by_name",
+        "bytes_copied",
+        "copying",
+        "covered",
+        "given",
+        "holds",
+        "is_borrowed",
+        "is_loaded_once",
+        "is_result",
+        "keeping",
+        "names",
+        "places",
+    )
 
     def __init__(
         self,
@@ -59,13 +72,19 @@ class _Account:
         *,
         is_result: bool = False,
         is_borrowed: bool = False,
+        is_loaded_once: bool = False,
         copying: frozenset[int] = frozenset(),
+        keeping: frozenset[int] = frozenset(),
     ) -> None:
         self.is_borrowed = is_borrowed
+        self.is_loaded_once = is_loaded_once
         self.holds = holds
         self.is_result = is_result
         self.copying = copying
+        self.keeping = keeping
         self.covered: dict[int, int] = {}  # bytes that are named of each plain block
+        self.names: dict[int, int] = {}  # how often each is named
+        self.given: set[int] = set()
         self.places: list[buffers.Place] = []
         self.bytes_by_name = 0
         self.bytes_copied = 0
@@ -85,7 +104,19 @@ class _Account:
         if block in self.copying or size < _core.threshold():
             return False
         self.covered[block] = self.covered.get(block, 0) + size
+        self.names[block] = self.names.get(block, 0) + 1
         return True
+
+    def may_give(self, block: int) -> bool:
+        """Whether the receiver has this block, which has been named, for itself."""
+        if not self.is_loaded_once or block in self.keeping or block not in self.names:
+            return False
+        self.given.add(block)
+        return True
+
+    def contested(self) -> frozenset[int]:
+        """The blocks that were given to one array while others have them, too."""
+        return frozenset(block for block in self.given if self.names[block] > 1)
 
     def sparse(self) -> frozenset[int]:
         """The plain blocks of which so little is named that a copy is better than keeping the whole."""
@@ -120,7 +151,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             packed = obj.packed
             self._account.holds.add_all(packed.holds)
             self._account.bytes_by_name += packed.bytes_by_name + packed.bytes_copied
-            return load, (bytes(packed.data),)
+            return load_again, (bytes(packed.data),)
         if type(obj) is io.TextIOWrapper:  # cloudpickle would send what is in the file, without a word
             raise TypeError("cannot pickle '_io.TextIOWrapper' object")
         reduced = super().reducer_override(obj)
@@ -142,7 +173,7 @@ def _is_atom(value: object) -> bool:
     return kind in _ATOMS and (kind not in _SIZED or len(value) < stream.BULK)  # type: ignore[arg-type]
 
 
-def dump(obj: Any, *, to_worker: bool = False, borrowed: bool = False) -> Packed:
+def dump(obj: Any, *, to_worker: bool = False, borrowed: bool = False, once: bool = False) -> Packed:
     """Pickle an object; its arrays by name, or copied into shared memory from the threshold up.
 
     Parameters
@@ -152,6 +183,8 @@ def dump(obj: Any, *, to_worker: bool = False, borrowed: bool = False) -> Packed
         From a parent to its worker: functions of `__main__` use the worker's (`shmexec.pickling.main_module`).
     borrowed : bool
         The bytes are loaded more than once: each time plain arrays are copy-on-write views of the one copy.
+    once : bool
+        They are loaded once: plain arrays arrive as owners of their copies.
 
     Raises
     ------
@@ -161,10 +194,10 @@ def dump(obj: Any, *, to_worker: bool = False, borrowed: bool = False) -> Packed
     if _is_atom(obj):
         data = pickle.dumps(obj, 5)
         return Packed(data, _core.Holds(), 0, 0)
-    return _dump(obj, _Account(_core.Holds(), is_borrowed=borrowed), to_worker)
+    return _dump(obj, _Account(_core.Holds(), is_borrowed=borrowed, is_loaded_once=once), to_worker)
 
 
-def dump_result(obj: Any, *, copying: frozenset[int] = frozenset()) -> Packed:
+def dump_result(obj: Any, *, copying: frozenset[int] = frozenset(), keeping: frozenset[int] = frozenset()) -> Packed:
     """Pickle the result of a task: arrays that lie in shared memory go by name, whoever made them.
 
     Parameters
@@ -172,13 +205,17 @@ def dump_result(obj: Any, *, copying: frozenset[int] = frozenset()) -> Packed:
     obj : object
     copying : frozenset of int
         Blocks that are copied nevertheless, if nobody asked for shared memory there.
+    keeping : frozenset of int
+        Blocks that no array of the receiver may own by itself.
     """
     if _is_atom(obj):
         return dump(obj)
-    account = _Account(_core.Holds(), is_result=True, copying=copying)
+    account = _Account(_core.Holds(), is_result=True, is_loaded_once=True, copying=copying, keeping=keeping)
     packed = _dump(obj, account, to_worker=False)
-    sparse = account.sparse()
-    return dump_result(obj, copying=copying | sparse) if sparse else packed
+    sparse, contested = account.sparse(), account.contested()
+    if sparse or contested:
+        return dump_result(obj, copying=copying | sparse, keeping=keeping | contested)
+    return packed
 
 
 def _dump(obj: Any, account: _Account, to_worker: bool) -> Packed:
@@ -194,18 +231,36 @@ def dump_call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Packed:
     """Pickle the arguments of a call for a worker."""
     if not kwargs and is_plain(args):
         return Packed(pickle.dumps((args, kwargs), 5), _core.Holds())
-    return dump((args, kwargs), to_worker=True)
+    return dump((args, kwargs), to_worker=True, once=True)
 
 
-def load(data: bytes | memoryview) -> Any:
-    """What `dump` was given."""
+def load(data: bytes | memoryview, unpickler: Any = None) -> Any:
+    """What `dump` was given. Once: an array in it may be the owner of its block."""
     if bytes(data[:1]) != _WITH_BUFFERS:
-        return pickle.loads(data)
+        return pickle.loads(data) if unpickler is None else unpickler(io.BytesIO(data)).load()
     file = io.BytesIO(data)
     file.seek(1)
     places, pieces = pickle.load(file)
     source: Any = stream.Reader(memoryview(data)[file.tell() :], pieces) if pieces else file
-    return pickle.Unpickler(source, buffers=buffers.open_places(places)).load()
+    return (unpickler or pickle.Unpickler)(source, buffers=buffers.open_places(places)).load()
+
+
+class _AgainUnpickler(pickle.Unpickler):
+    """Nothing in it has a block for itself."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module == _core.__name__ and name == "own_array":
+            return _not_own_array
+        return super().find_class(module, name)
+
+
+def _not_own_array(block: int, birth: int, dtype: Any, shape: tuple[int, ...], fortran: bool) -> Any:
+    return _core.array(block, birth, 0, dtype, shape, None, True, fortran)
+
+
+def load_again(data: bytes | memoryview) -> Any:
+    """What `dump` was given, where others load the same bytes."""
+    return load(data, _AgainUnpickler)
 
 
 def array_reducer(holds: _core.Holds) -> Any:

@@ -4,20 +4,38 @@ So a result that only goes on to another call is never unpickled in the parent, 
 a class that a result happens to have, and one that cannot be unpickled fails its own future.
 """
 
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, Protocol
 
-from shmexec.pickling.pickler import Packed, load
+from shmexec.pickling.pickler import Packed, load, load_again
 
 
 class _Unread:
     """A value as it came: bytes, and holds on the blocks that they name."""
 
-    __slots__ = ("packed",)
+    __slots__ = ("is_read", "is_shared", "packed")
 
     def __init__(self, packed: Packed) -> None:
         self.packed = packed
+        self.is_read = False  # by the future itself, which thinks that it is alone
+        self.is_shared = False
+
+    def share(self) -> bool:
+        """It is sent on; False: too late, an array of this process may own what it names."""
+        with _deciding:
+            self.is_shared = not self.is_read
+        return self.is_shared
+
+    def read(self) -> Any:
+        """The value."""
+        with _deciding:
+            self.is_read = not self.is_shared
+        return load(self.packed.data) if self.is_read else load_again(self.packed.data)
+
+
+_deciding = threading.Lock()  # for as long as it takes to say so
 
 
 class Home(Protocol):
@@ -41,10 +59,10 @@ class CallFuture(Future[Any]):
         """The call has returned; its value is read later."""
         self.set_result(_Unread(packed))
 
-    def peek_packed(self) -> Packed | None:
+    def share_packed(self) -> Packed | None:
         """The value as it came, if nobody has read it yet: to be sent on."""
         result = self._result
-        return result.packed if type(result) is _Unread else None
+        return result.packed if type(result) is _Unread and result.share() else None
 
     def result(self, timeout: float | None = None) -> Any:
         value = super().result(timeout)
@@ -63,7 +81,7 @@ class CallFuture(Future[Any]):
         with self._condition:  # one reads, the others wait; re-entrant
             if type(self._result) is _Unread:
                 try:
-                    self._result = load(self._result.packed.data)
+                    self._result = self._result.read()
                 except Exception as error:
                     error.add_note("The call returned, but its result cannot be unpickled in this process.")
                     self._result, self._exception = None, error

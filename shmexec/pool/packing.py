@@ -42,7 +42,9 @@ class Packer:
             return error.with_traceback(None)  # its frames have the arguments
         try:
             call.function_number, call.function_packed = self._pack_function(call.function, call.scope)
-            call.packed = dump_call(args, kwargs) if call.kind is Kind.CALL else dump(list(args), to_worker=True)
+            call.packed = (
+                dump_call(args, kwargs) if call.kind is Kind.CALL else dump(list(args), to_worker=True, once=True)
+            )
         except MemoryError as error:
             return error.with_traceback(None)  # its frames have the arguments
         except Exception as error:
@@ -71,5 +73,5 @@ class Packer:
     def _filled(self, value: Any) -> Any:
         if not self._is_ours(value):
             return value
-        packed = None if value.cancelled() else value.peek_packed()
+        packed = None if value.cancelled() else value.share_packed()
         return Forwarded(packed) if packed is not None else value.result()
