@@ -197,6 +197,20 @@ cdef str kernel_name(sx_heap_t *heap):
     return f"/proc/{os.getpid()}/fd/{heap.segment.fd}:{sx_segment_inode(&heap.segment)}"
 
 
+cdef uint64_t traffic[2]
+
+
+def count_traffic(uint64_t by_name, uint64_t copied):
+    """An argument or a result of a pool of this process has crossed."""
+    traffic[0] += by_name
+    traffic[1] += copied
+
+
+def traffic_figures():
+    """Bytes by name and bytes copied, of all pools of this process."""
+    return traffic[0], traffic[1]
+
+
 def trim_heap():
     cdef sx_heap_t *heap = own
     if heap != NULL:

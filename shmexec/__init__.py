@@ -42,9 +42,13 @@ if TYPE_CHECKING:
     )
     from shmexec.errors import NotShareable, SharedMemoryFull, StaleName, TaskTimeout, WorkerDied
     from shmexec.executor import PoolStats, SharedArrayProcessPoolExecutor, SharedExecutor
+    from shmexec.pickling.explain import Explanation, explain
+    from shmexec.pickling.notes import Crossing
 
 _MODULES = {
     "shmexec.executor": ("PoolStats", "SharedArrayProcessPoolExecutor", "SharedExecutor"),
+    "shmexec.pickling.explain": ("Explanation", "explain"),
+    "shmexec.pickling.notes": ("Crossing",),
     "shmexec.errors": ("NotShareable", "SharedMemoryFull", "StaleName", "TaskTimeout", "WorkerDied"),
     "shmexec.arrays": (
         "HeapInfo",
@@ -69,6 +73,8 @@ _MODULES = {
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
+    "Crossing",
+    "Explanation",
     "HeapInfo",
     "KernelName",
     "NotShareable",
@@ -82,6 +88,7 @@ __all__ = [
     "attach",
     "empty",
     "empty_like",
+    "explain",
     "full",
     "full_like",
     "heap_info",

@@ -78,6 +78,9 @@ class HeapInfo:
         Blocks in use, and how many processes hold them, added up.
     processes : int
         Processes that take part in the heap.
+    bytes_by_name, bytes_copied : int
+        Of arguments and results of all executors of this process, since its start. `SharedExecutor.stats` tells which
+        were copied, and why.
     """
 
     kind: str
@@ -88,6 +91,8 @@ class HeapInfo:
     blocks: int
     holders: int
     processes: int
+    bytes_by_name: int
+    bytes_copied: int
 
 
 def _checked_dtype(dtype: DTypeLike | None) -> np.dtype[Any]:
@@ -265,7 +270,6 @@ def share(a: ArrayLike) -> NDArray[Any]:
     if is_shared(array):
         if (place := _core.locate(array)) is not None:
             _core.mark_shared(place[0])
-            _core.disown(array)
         return array
     copy = _like(array, None, "K", None, zero=False)
     np.copyto(copy, array)
@@ -377,7 +381,7 @@ class shared_allocation:
 def heap_info() -> HeapInfo:
     """The figures of the shared heap of this process tree, after taking back what dead processes held."""
     _core.reap_dead()
-    return HeapInfo(*_core.heap_figures())
+    return HeapInfo(*_core.heap_figures(), *_core.traffic_figures())
 
 
 def trim() -> None:

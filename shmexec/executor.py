@@ -18,6 +18,8 @@ from typing import Any, Literal, SupportsIndex, TypeVar, cast
 import numpy as np
 
 from shmexec import _core
+from shmexec.pickling.notes import Crossing
+from shmexec.pickling.repeated import repeated_in
 from shmexec.pool.calls import MapScope
 from shmexec.pool.crew import WorkerSettings
 from shmexec.pool.futures import CallFuture
@@ -45,6 +47,9 @@ class PoolStats:
     workers_started, workers_died : int
     heap_bytes_in_use : int
         Of the whole heap, whoever uses it.
+    copies : tuple of Crossing
+        The first few arguments and results that were copied, at most 16 of the first 1000 calls: the function, which
+        argument or what of the result, how many bytes, and why. ``print(*ex.stats().copies, sep="\\n")``.
     """
 
     calls_waiting: int
@@ -57,6 +62,7 @@ class PoolStats:
     workers_started: int
     workers_died: int
     heap_bytes_in_use: int
+    copies: tuple[Crossing, ...] = ()
 
 
 class SharedArrayProcessPoolExecutor(Executor):
@@ -180,7 +186,9 @@ class SharedArrayProcessPoolExecutor(Executor):
             Pickled once, with what it has bound or closes over: later changes are not seen. A plain array in it is
             copied once; each call has a writeable view of that copy, and sees no other call's writes.
         *iterables : iterable
-            As for the built-in `map`: the shortest ends it.
+            As for the built-in `map`: the shortest ends it. A plain array that several items have is copied once,
+            too, if they come from lists, tuples or `itertools.repeat`; from other iterators, which may fill one array
+            again and again, each time.
         timeout : float, optional
             Seconds from this call; when they are over, asking for the next result raises TimeoutError.
         chunksize : int, optional
@@ -202,7 +210,7 @@ class SharedArrayProcessPoolExecutor(Executor):
         deadline = None if timeout is None else time.monotonic() + timeout
         items: Iterator[tuple[Any, ...]] = zip(*iterables, strict=False)
         futures: deque[CallFuture] = deque()
-        submit, scope = self._pool.submit, MapScope()
+        submit, scope = self._pool.submit, MapScope(repeated_in(iterables))
 
         def submit_next() -> bool:
             chunk = tuple(itertools.islice(items, size))
@@ -246,6 +254,7 @@ class SharedArrayProcessPoolExecutor(Executor):
             tally.workers_started,
             tally.workers_died,
             _core.heap_figures()[2],
+            tally.copies.all(),
         )
 
 

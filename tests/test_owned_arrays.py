@@ -112,13 +112,37 @@ def test_an_array_that_becomes_an_argument_is_owned_no_more(executor):
     assert (back == 1).all()
 
 
-@pytest.mark.parametrize("tell", [shmexec.share, shmexec.name_of], ids=["share", "name_of"])
-def test_an_array_that_others_are_told_of_is_owned_no_more(executor, tell):
+def test_an_array_that_has_a_name_is_owned_no_more(executor):
     back = executor.submit(np.ones, LARGE).result()
-    told = tell(back)
+    assert shmexec.share(back) is back
+    assert back.flags.owndata
+    twin = shmexec.attach(shmexec.name_of(back))
     assert not back.flags.owndata
-    del told
-    assert back.sum() == LARGE
+
+    def passed_on(array):
+        return array
+
+    del back
+    assert (passed_on(shmexec.attach(shmexec.name_of(twin))) * 2 == 2).all()
+    assert (twin == 1).all()
+
+
+def test_a_temporary_that_a_call_reads_is_not_written(executor, gate):
+    said, wait = gate("say"), gate("wait")
+    found = []
+
+    def start_and_return(array):
+        found.append(executor.submit(tasks.sum_behind_gates, said, wait, array))
+        said.wait_open()  # it is pickled, and unpickled
+        return array
+
+    with shmexec.shared_allocation():
+        doubled = start_and_return(np.ones(LARGE)) * 2.0
+    again = start_and_return(executor.submit(np.ones, LARGE).result()) * 2.0
+    gate.open_all()
+    assert (doubled == 2).all()
+    assert (again == 2).all()
+    assert [future.result() for future in found] == [LARGE, LARGE]
 
 
 def test_shared_arrays_are_never_owned(executor):
@@ -133,7 +157,9 @@ def test_shared_arrays_are_never_owned(executor):
 
 def test_arrays_of_a_map_are_owned_and_those_of_its_function_are_not(executor):
     table = np.ones(LARGE)
-    owned = executor.map(lambda a, t=table: (a.flags.owndata, t.flags.owndata), [np.ones(LARGE)] * 4, chunksize=2)
+    owned = executor.map(
+        lambda a, t=table: (a.flags.owndata, t.flags.owndata), [np.ones(LARGE) for _ in range(4)], chunksize=2
+    )
     assert list(owned) == [(True, False)] * 4
 
 

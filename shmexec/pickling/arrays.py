@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shmexec import _core
+from shmexec.pickling import notes
+from shmexec.pickling.repeated import Repeated
 
 _byte_bounds: Any = (
     np.lib.array_utils.byte_bounds if hasattr(np.lib, "array_utils") else getattr(np, "byte_bounds", None)
@@ -21,20 +23,41 @@ Reduced = tuple[Any, ...]
 
 
 class Account(Protocol):
-    """Whoever dumps: takes a hold on each block that is named, and counts bytes."""
+    """Whoever dumps: takes a hold on each block that is named, and notes what crosses how.
+
+    Attributes
+    ----------
+    holds : Holds
+    is_result : bool
+        Of a task; else it is an argument, a function or the like.
+    is_borrowed : bool
+        The bytes are loaded more than once.
+    is_loaded_once : bool
+        They are certainly not.
+    is_dry : bool
+        Nobody loads them: nothing is copied.
+    repeated : Repeated or None
+        The arrays that are in several items of a map.
+    """
 
     holds: _core.Holds
-    bytes_by_name: int
-    bytes_copied: int
     is_result: bool
     is_borrowed: bool
     is_loaded_once: bool
+    is_dry: bool
+    repeated: Repeated | None
 
-    def may_name(self, block: int, size: int) -> bool:
-        """Whether `size` bytes of this block may go by name, now that they lie there."""
+    def refusal(self, block: int, size: int) -> str:
+        """Why `size` bytes of this block, where they lie, may not go by name; empty if they may."""
 
     def may_give(self, block: int) -> bool:
         """Whether the receiver is the only one to use this block from now on."""
+
+    def named(self, part: Any, size: int) -> None:
+        """This goes by name."""
+
+    def copied(self, part: Any, size: int, why: str) -> None:
+        """This is copied, into shared memory or into the message."""
 
 
 def reduce_array(array: NDArray[Any], account: Account) -> Reduced | None:
@@ -51,35 +74,52 @@ def reduce_array(array: NDArray[Any], account: Account) -> Reduced | None:
 
 def _reduce_plain(array: NDArray[Any], account: Account) -> Reduced:
     size = array.nbytes
-    if array.size:
-        place = _core.locate(array)
-        if place is not None and account.may_name(place[0], size):
-            account.bytes_by_name += size
-            # a plain array comes back as a copy would: writeable, unless its elements lie on each other
-            writeable = array.flags.writeable or (
-                account.is_result and _core.is_own_plain(place[0]) and not _overlaps(array)
-            )
-            if not account.is_result:
-                _core.disown(array)
-            elif writeable and place[2] == 0 and array.flags.forc and account.may_give(place[0]):
-                return _given(array, place, account)
-            return _by_name(array, place, writeable, account)
-        if size >= _core.threshold():
-            account.bytes_copied += size
-            copy = _core.new_array(array.shape, array.dtype, array.flags.fnc, False, True)
-            np.copyto(copy, array)
-            place = _core.locate(copy)
-            assert place is not None
-            if account.is_borrowed:
-                account.holds.add(*place[:2])
-                token = _dtype_token(array.dtype)
-                return _core.borrowed_array, (*place[:2], token, array.shape, array.flags.fnc)
-            if account.is_loaded_once:
-                return _given(copy, place, account)
-            return _by_name(copy, place, True, account)
-    account.bytes_copied += size
+    place = _core.locate(array) if array.size else None
+    why = notes.PLAIN if place is None else account.refusal(place[0], size)
+    if place is not None and not why:
+        account.named(array, size)
+        # a plain array comes back as a copy would: writeable, unless its elements lie on each other
+        writeable = array.flags.writeable or (
+            account.is_result and _core.is_own_plain(place[0]) and not _overlaps(array)
+        )
+        if not (account.is_result or account.is_dry):
+            _core.disown(array)
+        elif writeable and place[2] == 0 and array.flags.forc and account.may_give(place[0]):
+            return _given(array, place, account)
+        return _by_name(array, place, writeable, account)
+    if account.repeated is not None and (copy := account.repeated.copy_of(array)) is not None:
+        account.named(array, size)
+        return _borrowed(copy, account)
+    is_small = size < _core.threshold()
+    account.copied(array, size, notes.SMALL if is_small else why)
+    if account.is_dry:
+        return _nothing, ()
     fortran = array.flags.fnc
-    return _core.small_array, (array.tobytes("F" if fortran else "C"), _dtype_token(array.dtype), array.shape, fortran)
+    if is_small:
+        data = array.tobytes("F" if fortran else "C")
+        return _core.small_array, (data, _dtype_token(array.dtype), array.shape, fortran)
+    copy = _core.new_array(array.shape, array.dtype, fortran, False, True)
+    np.copyto(copy, array)
+    if account.repeated is not None and account.repeated.comes_again(array):
+        account.repeated.keep(array, copy)
+        return _borrowed(copy, account)
+    if account.is_borrowed:
+        return _borrowed(copy, account)
+    place = _core.locate(copy)
+    assert place is not None
+    return _given(copy, place, account) if account.is_loaded_once else _by_name(copy, place, True, account)
+
+
+def _nothing() -> None:
+    """Of a dry run, which nobody loads."""
+
+
+def _borrowed(copy: NDArray[Any], account: Account) -> Reduced:
+    """A view for each receiver that is its own as soon as it writes into it."""
+    place = _core.locate(copy)
+    assert place is not None
+    account.holds.add(*place[:2])
+    return _core.borrowed_array, (*place[:2], _dtype_token(copy.dtype), copy.shape, copy.flags.fnc)
 
 
 def _by_name(array: NDArray[Any], place: tuple[int, int, int], writeable: bool, account: Account) -> Reduced:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shmexec import _core
+from shmexec.pickling import notes
 from shmexec.pickling.arrays import Account, Reduced
 
 # block, birth, offset, bytes, read-only, and whether each receiver has a copy-on-write view of its own
@@ -23,23 +24,26 @@ def place_buffer(buffer: pickle.PickleBuffer, account: Account) -> Place | None:
         view = buffer.raw()
     except BufferError:  # not contiguous
         return None
-    place = _core.locate_buffer(view) if view.nbytes else None
-    if place is not None and not account.may_name(place[0], view.nbytes):
+    size = view.nbytes
+    place = _core.locate_buffer(view) if size else None
+    why = notes.PLAIN if place is None else account.refusal(place[0], size)
+    if why:
         place = None
-    if place is None and view.nbytes < _core.threshold():
-        account.bytes_copied += view.nbytes
-        return None
-    is_borrowed = account.is_borrowed and place is None and not view.readonly
     if place is not None:
-        account.bytes_by_name += view.nbytes
-        if not account.is_result and isinstance(view.obj, np.ndarray):
+        account.named(view.obj, size)
+        if isinstance(view.obj, np.ndarray) and not (account.is_result or account.is_dry):
             _core.disown(view.obj)
+    elif size < _core.threshold():
+        account.copied(view.obj, size, notes.SMALL)
+        return None
     else:
-        account.bytes_copied += view.nbytes
-        place = *place_copy(view, account), 0
-    number, birth, offset = place
+        account.copied(view.obj, size, why)
+        if account.is_dry:
+            return 0, 0, 0, size, view.readonly, False
+    is_borrowed = account.is_borrowed and place is None and not view.readonly
+    number, birth, offset = (*place_copy(view, account), 0) if place is None else place
     account.holds.add(number, birth)
-    return number, birth, offset, view.nbytes, view.readonly, is_borrowed
+    return number, birth, offset, size, view.readonly, is_borrowed
 
 
 def place_copy(view: memoryview, account: Account) -> tuple[int, int]:

@@ -10,6 +10,7 @@ Assumptions: the bytes come from a process of the same tree. Loading runs the co
 
 import io
 import pickle
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,12 +18,15 @@ import cloudpickle
 import numpy as np
 
 from shmexec import _core
-from shmexec.pickling import arrays, buffers, main_module, stream
+from shmexec.pickling import arrays, buffers, main_module, notes, stream
+from shmexec.pickling.notes import Notes
+from shmexec.pickling.repeated import Repeated
 
 # What pickle writes by itself in C, with nothing in it that could name a block or live in __main__.
 _ATOMS = frozenset({int, float, complex, str, bytes, bool, type(None)})
 _SIZED = frozenset({str, bytes})
 _WITH_BUFFERS = b"B"
+_NONE: Mapping[int, str] = {}
 
 # A result that is a smaller part than this of what was allocated is copied: that costs at most a sixteenth of one pass
 # over the memory, and the rest can be freed.
@@ -49,45 +53,51 @@ class Forwarded:
 
 
 class _Account:
-    """What one dump holds and counts. Apart from the pickler, which would refer to itself and keep its arrays alive."""
+    """What one dump holds, counts and notes. Apart from the pickler, which refers to itself and keeps arrays alive.
 
-    __slots__ = (
-        "bytes_by_name",
-        "bytes_copied",
-        "copying",
-        "covered",
-        "given",
-        "holds",
-        "is_borrowed",
-        "is_loaded_once",
-        "is_result",
-        "keeping",
-        "names",
-        "places",
-    )
+    Parameters
+    ----------
+    is_result, is_borrowed, is_loaded_once, is_dry : bool
+    repeated : Repeated, optional
+        As `shmexec.pickling.arrays.Account` says.
+    copying : mapping
+    keeping : frozenset of int
+        As `dump_result` says.
+    noted : Notes, optional
+        Where the large parts are written down.
+    """
 
     def __init__(
         self,
-        holds: _core.Holds,
         *,
         is_result: bool = False,
         is_borrowed: bool = False,
         is_loaded_once: bool = False,
-        copying: frozenset[int] = frozenset(),
+        is_dry: bool = False,
+        repeated: Repeated | None = None,
+        copying: Mapping[int, str] = _NONE,
         keeping: frozenset[int] = frozenset(),
+        noted: Notes | None = None,
     ) -> None:
+        self.is_result = is_result
         self.is_borrowed = is_borrowed
         self.is_loaded_once = is_loaded_once
-        self.holds = holds
-        self.is_result = is_result
-        self.copying = copying
-        self.keeping = keeping
-        self.covered: dict[int, int] = {}  # bytes that are named of each plain block
-        self.names: dict[int, int] = {}  # how often each is named
-        self.given: set[int] = set()
+        self.is_dry = is_dry
+        self.repeated = repeated
+        self.notes = noted
+        self.holds = _core.Holds()
         self.places: list[buffers.Place] = []
         self.bytes_by_name = 0
         self.bytes_copied = 0
+        self._copying = copying
+        self._keeping = keeping
+        self._covered: dict[int, int] = {}  # bytes that are named of each plain block
+        self._names: dict[int, int] = {}  # how often each is named
+        self._given: set[int] = set()
+
+    def inner(self) -> "_Account":
+        """For a pickle inside this one; then `add` it."""
+        return _Account(is_borrowed=self.is_borrowed, is_dry=self.is_dry, noted=self.notes)
 
     def add(self, packed: Packed) -> None:
         """What a pickle inside this one holds and counts."""
@@ -95,32 +105,46 @@ class _Account:
         self.bytes_by_name += packed.bytes_by_name
         self.bytes_copied += packed.bytes_copied
 
-    def may_name(self, block: int, size: int) -> bool:
-        """Whether `size` bytes of this block go by name. What only happens to lie there goes so as a result."""
+    def named(self, part: Any, size: int) -> None:
+        """This goes by name."""
+        self.bytes_by_name += size
+        if self.notes is not None:
+            self.notes.add(part, size, "by name", "")
+
+    def copied(self, part: Any, size: int, why: str) -> None:
+        """This is copied, into shared memory or into the message."""
+        self.bytes_copied += size
+        if self.notes is not None and (size >= _core.threshold() or self.is_dry):
+            self.notes.add(part, size, "copied", why.format(threshold=_core.threshold()))
+
+    def refusal(self, block: int, size: int) -> str:
+        """Why not by name: what only happens to lie there goes so as a result, if its worker has no more use for it."""
         if not _core.is_plain(block):
-            return True
+            return ""
         if not self.is_result:
-            return not _core.is_own_plain(block)
-        if block in self.copying or size < _core.threshold():
-            return False
-        self.covered[block] = self.covered.get(block, 0) + size
-        self.names[block] = self.names.get(block, 0) + 1
-        return True
+            return notes.OURS if _core.is_own_plain(block) else ""
+        if size < _core.threshold():
+            return notes.SMALL
+        if block in self._copying:
+            return self._copying[block]
+        self._covered[block] = self._covered.get(block, 0) + size
+        self._names[block] = self._names.get(block, 0) + 1
+        return ""
 
     def may_give(self, block: int) -> bool:
         """Whether the receiver has this block, which has been named, for itself."""
-        if not self.is_loaded_once or block in self.keeping or block not in self.names:
+        if not self.is_loaded_once or block in self._keeping or block not in self._names:
             return False
-        self.given.add(block)
+        self._given.add(block)
         return True
-
-    def contested(self) -> frozenset[int]:
-        """The blocks that were given to one array while others have them, too."""
-        return frozenset(block for block in self.given if self.names[block] > 1)
 
     def sparse(self) -> frozenset[int]:
         """The plain blocks of which so little is named that a copy is better than keeping the whole."""
-        return frozenset(block for block, size in self.covered.items() if size * _SPARSE < _core.block_size(block))
+        return frozenset(block for block, size in self._covered.items() if size * _SPARSE < _core.block_size(block))
+
+    def contested(self) -> frozenset[int]:
+        """The blocks that were given to one array while others have them, too."""
+        return frozenset(block for block in self._given if self._names[block] > 1)
 
     def place(self, buffer: pickle.PickleBuffer) -> bool:
         """A buffer's place beside the message; true: it goes inside."""
@@ -131,8 +155,8 @@ class _Account:
 
     def place_bytes(self, data: bytes) -> tuple[int, int]:
         """A block with a copy of these."""
-        self.bytes_copied += len(data)
-        return buffers.place_copy(memoryview(data), self)
+        self.copied(data, len(data), notes.BYTES)
+        return (0, 0) if self.is_dry else buffers.place_copy(memoryview(data), self)
 
 
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
@@ -140,8 +164,11 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         super().__init__(file, protocol=5, buffer_callback=account.place)
         self._account = account
         self._to_worker = to_worker
+        self._trail = None if account.notes is None else account.notes.trail
 
     def reducer_override(self, obj: Any) -> Any:
+        if self._trail is not None:
+            self._trail.append(obj)
         if isinstance(obj, np.ndarray):
             reduced = arrays.reduce_array(obj, self._account)
             return NotImplemented if reduced is None else reduced
@@ -158,7 +185,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         return main_module.share_globals(obj, reduced, self._dump_global) if self._to_worker else reduced
 
     def _dump_global(self, value: object) -> bytes:
-        packed = dump(value, to_worker=True, borrowed=self._account.is_borrowed)
+        packed = _dump(value, self._account.inner(), to_worker=True)
         self._account.add(packed)
         return bytes(packed.data)
 
@@ -173,7 +200,7 @@ def _is_atom(value: object) -> bool:
     return kind in _ATOMS and (kind not in _SIZED or len(value) < stream.BULK)  # type: ignore[arg-type]
 
 
-def dump(obj: Any, *, to_worker: bool = False, borrowed: bool = False, once: bool = False) -> Packed:
+def dump(obj: Any, *, to_worker: bool = False, borrowed: bool = False) -> Packed:
     """Pickle an object; its arrays by name, or copied into shared memory from the threshold up.
 
     Parameters
@@ -183,8 +210,6 @@ def dump(obj: Any, *, to_worker: bool = False, borrowed: bool = False, once: boo
         From a parent to its worker: functions of `__main__` use the worker's (`shmexec.pickling.main_module`).
     borrowed : bool
         The bytes are loaded more than once: each time plain arrays are copy-on-write views of the one copy.
-    once : bool
-        They are loaded once: plain arrays arrive as owners of their copies.
 
     Raises
     ------
@@ -192,30 +217,60 @@ def dump(obj: Any, *, to_worker: bool = False, borrowed: bool = False, once: boo
         Whatever the object's own code raises, `pickle.PicklingError`, `SharedMemoryFull`.
     """
     if _is_atom(obj):
-        data = pickle.dumps(obj, 5)
-        return Packed(data, _core.Holds(), 0, 0)
-    return _dump(obj, _Account(_core.Holds(), is_borrowed=borrowed, is_loaded_once=once), to_worker)
+        return Packed(pickle.dumps(obj, 5), _core.Holds())
+    return _dump(obj, _Account(is_borrowed=borrowed), to_worker)
 
 
-def dump_result(obj: Any, *, copying: frozenset[int] = frozenset(), keeping: frozenset[int] = frozenset()) -> Packed:
+def dump_arguments(arguments: Any, *, repeated: Repeated | None = None, noted: Notes | None = None) -> Packed:
+    """Pickle the (args, kwargs) of a call, or the list of args of a chunk, for a worker, which loads them once.
+
+    Parameters
+    ----------
+    arguments : tuple or list
+    repeated : Repeated, optional
+        Arrays that are in several items of a map.
+    noted : Notes, optional
+        Where the large parts are written down.
+    """
+    return _dump(arguments, _Account(is_loaded_once=True, repeated=repeated, noted=noted), to_worker=True)
+
+
+def dump_result(
+    obj: Any,
+    *,
+    copying: Mapping[int, str] = _NONE,
+    keeping: frozenset[int] = frozenset(),
+    noted: Callable[[], Notes | None] = lambda: None,
+) -> tuple[Packed, Notes | None]:
     """Pickle the result of a task: arrays that lie in shared memory go by name, whoever made them.
 
     Parameters
     ----------
     obj : object
-    copying : frozenset of int
-        Blocks that are copied nevertheless, if nobody asked for shared memory there.
+    copying : mapping of int to str
+        Blocks that are copied nevertheless, if nobody asked for shared memory there, and why.
     keeping : frozenset of int
         Blocks that no array of the receiver may own by itself.
+    noted : callable
+        Makes what the large parts are written down in; the last one is returned, too.
     """
     if _is_atom(obj):
-        return dump(obj)
-    account = _Account(_core.Holds(), is_result=True, is_loaded_once=True, copying=copying, keeping=keeping)
+        return dump(obj), None
+    account = _Account(is_result=True, is_loaded_once=True, copying=copying, keeping=keeping, noted=noted())
     packed = _dump(obj, account, to_worker=False)
     sparse, contested = account.sparse(), account.contested()
     if sparse or contested:
-        return dump_result(obj, copying=copying | sparse, keeping=keeping | contested)
-    return packed
+        return dump_result(
+            obj, copying={**dict.fromkeys(sparse, notes.SPARSE), **copying}, keeping=keeping | contested, noted=noted
+        )
+    return packed, account.notes
+
+
+def dry_run(obj: Any, room: int) -> tuple[_Account, int]:
+    """What pickling an object for a worker would do, and how many bytes the pickle would have without its arrays."""
+    account = _Account(is_dry=True, noted=Notes(room, by_name=True))
+    packed = _dump(obj, account, to_worker=True)
+    return account, len(packed.data)
 
 
 def _dump(obj: Any, account: _Account, to_worker: bool) -> Packed:
@@ -225,13 +280,6 @@ def _dump(obj: Any, account: _Account, to_worker: bool) -> Packed:
     if account.places or file.pieces:
         data = b"".join((_WITH_BUFFERS, pickle.dumps((account.places, file.pieces), 5), data))
     return Packed(data, account.holds, account.bytes_by_name, account.bytes_copied)
-
-
-def dump_call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Packed:
-    """Pickle the arguments of a call for a worker."""
-    if not kwargs and is_plain(args):
-        return Packed(pickle.dumps((args, kwargs), 5), _core.Holds())
-    return dump((args, kwargs), to_worker=True, once=True)
 
 
 def load(data: bytes | memoryview, unpickler: Any = None) -> Any:
@@ -266,7 +314,8 @@ def load_again(data: bytes | memoryview) -> Any:
 def array_reducer(holds: _core.Holds) -> Any:
     """A `reducer_override` for other picklers (of a worker's start): arrays by name, held by `holds`; no more."""
 
-    account = _Account(holds)
+    account = _Account()
+    account.holds = holds
 
     def reduce(obj: object) -> Any:
         reduced = arrays.reduce_array(obj, account) if isinstance(obj, np.ndarray) else None

@@ -1,11 +1,13 @@
 """A call in the parent, with its future; on the wire it is a task, and what comes back is an answer."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from shmexec import _core
+from shmexec.pickling.notes import FirstCopies
 from shmexec.pickling.pickler import Packed
+from shmexec.pickling.repeated import Repeated
 from shmexec.pool.futures import CallFuture
 from shmexec.pool.ledger import CallState
 from shmexec.transport.messages import Cost, Kind
@@ -13,8 +15,9 @@ from shmexec.transport.messages import Cost, Kind
 
 @dataclass(eq=False, slots=True)
 class MapScope:
-    """What the calls of one `map` have in common: the function, pickled with the first of them."""
+    """What the calls of one `map` have in common: the function, pickled with the first of them, and arrays."""
 
+    repeated: Repeated | None = None
     number: int = 0
     packed: Packed | None = None
 
@@ -66,6 +69,7 @@ class Tally:
     bytes_copied_out: int = 0
     workers_started: int = 0
     workers_died: int = 0
+    copies: FirstCopies = field(default_factory=FirstCopies)
 
     def note_arguments(self, call: Call) -> None:
         """A call has been packed. The caller sees to it that nobody else counts."""
@@ -73,9 +77,12 @@ class Tally:
             if packed is not None:
                 self.bytes_by_name_in += packed.bytes_by_name
                 self.bytes_copied_in += packed.bytes_copied
+                _core.count_traffic(packed.bytes_by_name, packed.bytes_copied)
 
     def note_answer(self, cost: Cost) -> None:
         """A call has been answered."""
         self.calls_done += 1
         self.bytes_by_name_out += cost.bytes_by_name
         self.bytes_copied_out += cost.bytes_copied
+        _core.count_traffic(cost.bytes_by_name, cost.bytes_copied)
+        self.copies.add(cost.copies)

@@ -3,13 +3,16 @@
 No lock is held: the code of what is pickled may do anything, submit calls included.
 """
 
+import pickle
 import weakref
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from shmexec import _core
 from shmexec.pickling import failures
 from shmexec.pickling.functions import FunctionTable
-from shmexec.pickling.pickler import Forwarded, Packed, dump, dump_call
+from shmexec.pickling.notes import FirstCopies, roots_of_call
+from shmexec.pickling.pickler import Forwarded, Packed, dump_arguments, is_plain
 from shmexec.pool.calls import Call, MapScope
 from shmexec.pool.futures import CallFuture
 from shmexec.transport.messages import Kind
@@ -18,7 +21,8 @@ from shmexec.transport.messages import Kind
 class Packer:
     """The packing of one pool, whose futures it knows."""
 
-    def __init__(self, pool: object) -> None:
+    def __init__(self, pool: object, copies: FirstCopies) -> None:
+        self._copies = copies
         self._pool = weakref.ref(pool)  # which has this object
         self._functions = FunctionTable()
 
@@ -42,9 +46,7 @@ class Packer:
             return error.with_traceback(None)  # its frames have the arguments
         try:
             call.function_number, call.function_packed = self._pack_function(call.function, call.scope)
-            call.packed = (
-                dump_call(args, kwargs) if call.kind is Kind.CALL else dump(list(args), to_worker=True, once=True)
-            )
+            call.packed = self._pack_arguments(call, args, kwargs)
         except MemoryError as error:
             return error.with_traceback(None)  # its frames have the arguments
         except Exception as error:
@@ -52,6 +54,19 @@ class Packer:
             return failures.explain(error, what)
         call.function, call.args, call.kwargs, call.scope = None, (), {}, None
         return None
+
+    def _pack_arguments(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Packed:
+        if call.kind is Kind.CALL and not kwargs and is_plain(args):
+            return Packed(pickle.dumps((args, kwargs), 5), _core.Holds())
+        repeated = None if call.scope is None else call.scope.repeated
+        noted = self._copies.notes()
+        arguments = (args, kwargs) if call.kind is Kind.CALL else list(args)
+        packed = dump_arguments(arguments, repeated=repeated, noted=noted)
+        if noted is not None:
+            items = [(args, kwargs)] if call.kind is Kind.CALL else [(item, {}) for item in args]
+            roots = [root for item in items for root in roots_of_call(*item)]
+            self._copies.add(noted.crossings(call.name, roots))
+        return packed
 
     def _pack_function(self, function: Callable[..., Any], scope: MapScope | None) -> tuple[int, Packed]:
         if scope is None:

@@ -57,7 +57,7 @@ class Pool:
         self._breaks = breaks
         self._lock = threading.Lock()
         self._ledger = Ledger(max_workers, DEPTH, eager=settings.method == "fork")
-        self._packer = Packer(self)
+        self._packer = Packer(self, self.tally.copies)
         self._numbers = itertools.count(1)
         self._workers: dict[Any, Worker] = {}  # by seat
         self._calls: dict[int, Call] = {}  # sent, by number

@@ -18,11 +18,14 @@ LEAVING                                                 (it has run `max_tasks` 
 ===============  =====================================  ===========================================
 """
 
+import pickle
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
+
+from shmexec.pickling.notes import Crossing
 
 
 class Kind(IntEnum):
@@ -46,18 +49,24 @@ DEPTH = 2
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What an answer took: bytes of results that went by name and that were copied, and seconds of work."""
+    """What an answer took: bytes of results that went by name and that were copied, and seconds of work; and which were
+    copied, where the parent has not been told enough of that yet.
+    """
 
     bytes_by_name: int = 0
     bytes_copied: int = 0
     seconds: float = 0.0
+    copies: tuple[Crossing, ...] = ()
 
     def pack(self) -> bytes:
-        return _COST.pack(self.bytes_by_name, self.bytes_copied, self.seconds)
+        figures = _COST.pack(self.bytes_by_name, self.bytes_copied, self.seconds)
+        return figures + pickle.dumps(self.copies, 5) if self.copies else figures
 
     @classmethod
     def unpack(cls, data: bytes | memoryview) -> "Cost":
-        return cls(*_COST.unpack(data))
+        by_name, copied, seconds = _COST.unpack(data[: _COST.size])
+        copies = pickle.loads(data[_COST.size :]) if len(data) > _COST.size else ()
+        return cls(by_name, copied, seconds, copies)
 
 
 @dataclass(frozen=True)

@@ -9,17 +9,19 @@ Assumptions: one thread, the main one, runs the loop. SIGTERM raises SystemExit 
 
 import atexit
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from shmexec import _core
 from shmexec.errors import SharedMemoryFull
-from shmexec.pickling import failures, main_module
+from shmexec.pickling import failures, main_module, notes
 from shmexec.pickling.functions import Received
 from shmexec.pickling.pickler import Packed, dump_result, load
 from shmexec.transport.launch import DeferredJob
 from shmexec.transport.messages import Cost, Kind, WorkerHead, WorkerJob
 from shmexec.worker import ending
+
+Answer = tuple[Packed, tuple[notes.Crossing, ...]]
 
 _NO_CALL = 0
 
@@ -54,6 +56,7 @@ class Loop:
         self._hub = hub
         self._functions = Received()
         self._left = max_tasks
+        self._copies = notes.FirstCopies()
 
     def initialize(self, load_job: Callable[[], object]) -> bool:
         """Run the pool's initializer; False if it failed, which the parent is told."""
@@ -97,15 +100,15 @@ class Loop:
         begun = time.perf_counter()
         kind = Kind.RESULT
         try:
-            packed = self._call(message)
+            packed, copies = self._call(message)
         except BaseException as error:
             ending.raise_if_ending()
-            kind, packed = Kind.FAILURE, failures.pack_exception(error)
+            kind, packed, copies = Kind.FAILURE, failures.pack_exception(error), ()
             _forget_frames(error)
-        cost = Cost(packed.bytes_by_name, packed.bytes_copied, time.perf_counter() - begun)
+        cost = Cost(packed.bytes_by_name, packed.bytes_copied, time.perf_counter() - begun, copies)
         self._answer(kind, message.call, cost.pack(), packed)
 
-    def _call(self, message: _core.Message) -> Packed:
+    def _call(self, message: _core.Message) -> Answer:
         """Everything of a task that its author's code takes part in. The arguments are gone when this returns."""
         _core.task_allocation(True)
         try:
@@ -113,7 +116,7 @@ class Loop:
         finally:
             _core.task_allocation(False)
 
-    def _run(self, message: _core.Message) -> Packed:
+    def _run(self, message: _core.Message) -> Answer:
         self._functions.note(message.function, message.first)
         function = self._functions.resolve(message.function, message.first)
         loaded = load(message.second)
@@ -128,27 +131,35 @@ class Loop:
             del loaded
             value = function(*args, **kwargs)
             del args, kwargs
-        what = f"the result of {failures.name_of(function)} (of type {type(value).__name__})"
+        name = failures.name_of(function)
+        what = f"the result of {name} (of type {type(value).__name__})"
+        is_chunk = message.kind == Kind.CHUNK
         try:
-            packed = self._dump(value)
+            answer = self._dump(value, name, is_chunk)
             del value, function
             # what this process goes on to use, a cache, say, must not change when the receiver writes to its result
-            kept = _core.kept_plain(packed.holds)
-            return dump_result(load(packed.data), copying=kept) if kept else packed
+            kept = _core.kept_plain(answer[0].holds)
+            if kept:
+                value = load(answer[0].data)
+                answer = self._dump(value, name, is_chunk, dict.fromkeys(kept, notes.KEPT))
         except MemoryError:
             raise
         except Exception as error:
             raise failures.explain(error, what) from error
+        return answer
 
-    def _dump(self, value: object) -> Packed:
+    def _dump(self, value: Any, name: str, is_chunk: bool, copying: Mapping[int, str] | None = None) -> Answer:
         """The result. While there is no memory for it, others may be about to free some."""
         until = time.monotonic() + _PATIENCE
         while True:
             try:
-                return dump_result(value)
+                packed, noted = dump_result(value, copying=copying or {}, noted=self._copies.notes)
             except SharedMemoryFull as error:
                 if time.monotonic() > until or error.bytes_needed > _core.heap_figures()[4]:
                     raise
+            else:
+                roots = [("result", item) for item in value] if is_chunk else [("result", value)]
+                return packed, () if noted is None else self._copies.add(noted.crossings(name, roots))
             self._hub.ring()  # the parent gives free pages of its own back, as the attempt has asked of all
             self._channel.wait_task(_LOOK_AGAIN)
             ending.raise_if_ending()
