@@ -135,6 +135,7 @@ class SharedArrayProcessPoolExecutor(Executor):
         settings = WorkerSettings(method, initializer, tuple(initargs), finalizer, tasks, bool(shared_results))
         if limit is not None:
             _core.set_limit(_checked_limit(limit))
+        self._counts_items = tasks is None  # else a worker's end comes after so many items
         self._max_workers = workers or len(os.sched_getaffinity(0))
         self._pool = Pool(self._max_workers, settings, breaks=on_worker_death == "break")
         _pools.add(self._pool)
@@ -192,7 +193,10 @@ class SharedArrayProcessPoolExecutor(Executor):
         timeout : float, optional
             Seconds from this call; when they are over, asking for the next result raises TimeoutError.
         chunksize : int, optional
-            Items that go to a worker together. Default 1.
+            Items that go to a worker together, as one call. Default: as many as take about 2 ms, measured as the map
+            goes on, and fewer towards its end; a worker for which it takes longer comes back early, and others take
+            the rest. Each item is then as good as a call of its own: no two share an object. (With `buffersize` or
+            `max_tasks_per_child` the default is 1.)
         buffersize : int, optional
             Chunks that are taken from the iterables ahead of the results that were asked for. Default: all, at once.
 
@@ -205,12 +209,19 @@ class SharedArrayProcessPoolExecutor(Executor):
         """
         if not callable(fn):
             raise TypeError(f"fn must be a callable, not {type(fn).__name__}")
-        size = _checked_count("chunksize", chunksize) or 1
+        wanted = _checked_count("chunksize", chunksize)
+        size = wanted or 1
         ahead = _checked_count("buffersize", buffersize)
         deadline = None if timeout is None else time.monotonic() + timeout
+        scope = MapScope(repeated_in(iterables))
         items: Iterator[tuple[Any, ...]] = zip(*iterables, strict=False)
+        if wanted is None and ahead is None and self._counts_items:
+            if not (whole := list(items)):
+                return iter(())
+            job = self._pool.start_map(fn, scope, whole)
+            return job.results(lambda: None if deadline is None else deadline - time.monotonic())
         futures: deque[CallFuture] = deque()
-        submit, scope = self._pool.submit, MapScope(repeated_in(iterables))
+        submit = self._pool.submit
 
         def submit_next() -> bool:
             chunk = tuple(itertools.islice(items, size))

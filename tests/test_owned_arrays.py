@@ -2,8 +2,6 @@
 
 import gc
 import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -184,10 +182,11 @@ def test_owned_arrays_in_a_forked_child_and_at_exit(executor):
     assert back.sum() == LARGE
 
 
-def test_an_owned_array_lives_to_the_end_of_the_interpreter():
-    code = (
-        "import sys, numpy, shmexec\n"
-        "with shmexec.SharedExecutor(1) as ex: sys.kept = ex.submit(numpy.ones, 100_000).result()\n"
-        "assert sys.kept.flags.owndata"
-    )
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stderr == ""
+def test_an_owned_array_lives_to_the_end_of_the_interpreter(script):
+    ran = script("""
+import sys, numpy, shmexec
+with shmexec.SharedExecutor(1) as ex:
+    sys.kept = ex.submit(numpy.ones, 100_000).result()
+assert sys.kept.flags.owndata
+""")
+    assert ran.stderr == ""

@@ -10,6 +10,7 @@ Both sides keep the same least-recently-used table, moved by the same sequence o
 the other what it has forgotten.
 """
 
+import dis
 import hashlib
 import itertools
 import pickle
@@ -22,12 +23,15 @@ from typing import Any
 import cloudpickle
 
 from shmexec import _core
+from shmexec.pickling import main_module
 from shmexec.pickling.pickler import Packed, dump, load
 
 _BY_REFERENCE = b"R"
 _BY_VALUE = b"V"
 _LONGEST_KEPT = 16 << 10
 _TABLE_SIZE = 256
+_STORE_GLOBAL = dis.opmap["STORE_GLOBAL"]
+_UNCHANGING = (types.ModuleType, types.BuiltinFunctionType, int, float, complex, str, bytes, type(None))
 _REFERABLE = (types.FunctionType, types.BuiltinFunctionType, type)
 
 
@@ -128,6 +132,10 @@ class Received(_Recent):
         if number and not self.use(number):
             self.add(number, bytes(shipped))
 
+    def is_cached(self, number: int) -> bool:
+        """Whether all calls with this number get the same object."""
+        return callable(self._table.get(number))
+
     def resolve(self, number: int, shipped: bytes | memoryview) -> Callable[..., Any]:
         """The function of a call. Raises whatever its import or its unpickling raises."""
         known = self.get(number) if number else bytes(shipped)
@@ -137,3 +145,23 @@ class Received(_Recent):
         if number and known[:1] == _BY_REFERENCE:
             self._table[number] = function
         return function  # type: ignore[no-any-return]
+
+
+def is_stateless(function: object) -> bool:
+    """Whether a call cannot leave anything in a function that was sent by value: no closure, no defaults, and only
+    global variables that it does not set and that do not change.
+    """
+    if type(function) is not types.FunctionType:
+        return False
+    if function.__closure__ or function.__defaults__ or function.__kwdefaults__ or function.__dict__:
+        return False
+    if function.__globals__ is main_module.namespace():
+        return True  # the worker's one namespace, which all calls share
+    if _STORE_GLOBAL in function.__code__.co_code[::2]:
+        return False
+    space = function.__globals__
+    return all(_is_constant(space[name]) for name in function.__code__.co_names if name in space)
+
+
+def _is_constant(value: object) -> bool:
+    return isinstance(value, _UNCHANGING) or is_importable(value)

@@ -10,6 +10,7 @@ from shmexec.pickling.pickler import Packed
 from shmexec.pickling.repeated import Repeated
 from shmexec.pool.futures import CallFuture
 from shmexec.pool.ledger import CallState
+from shmexec.pool.spans import SpanMap
 from shmexec.transport.messages import Cost, Kind
 
 
@@ -31,7 +32,7 @@ class MapScope:
 
 @dataclass(eq=False, slots=True)
 class Call:
-    """One call of a function, or, for a CHUNK, of one function on several items."""
+    """One call of a function, or, for a CHUNK or a SPAN, of one function on several items."""
 
     number: int
     kind: Kind
@@ -41,7 +42,12 @@ class Call:
     kwargs: dict[str, Any]
     name: str
     scope: MapScope | None = None
-    missing: int = 0  # futures among the arguments that are not done
+    job: SpanMap | None = None  # of a SPAN
+    begin: int = 0  # its first item
+    count: int = 0
+    budget: float = 0.0
+    has_futures: bool = False  # among the arguments
+    missing: int = 0  # those that are not done
     state: CallState = CallState.WAITING
     function_number: int = 0
     function_packed: Packed | None = None
@@ -51,7 +57,7 @@ class Call:
 
     def release(self) -> None:
         """The call is over: what its arguments held goes."""
-        self.function, self.args, self.kwargs, self.scope = None, (), {}, None
+        self.function, self.args, self.kwargs, self.scope, self.job = None, (), {}, None, None
         for packed in (self.packed, self.function_packed):
             if packed is not None:
                 packed.holds.release()

@@ -5,7 +5,7 @@ No lock is held: the code of what is pickled may do anything, submit calls inclu
 
 import pickle
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from shmexec import _core
@@ -13,6 +13,8 @@ from shmexec.pickling import failures
 from shmexec.pickling.functions import FunctionTable
 from shmexec.pickling.notes import FirstCopies, roots_of_call
 from shmexec.pickling.pickler import Forwarded, Packed, dump_arguments, is_plain
+from shmexec.pickling.repeated import Repeated
+from shmexec.pickling.spans import dump_items
 from shmexec.pool.calls import Call, MapScope
 from shmexec.pool.futures import CallFuture
 from shmexec.transport.messages import Kind
@@ -28,10 +30,9 @@ class Packer:
 
     def awaited(self, kind: Kind, args: tuple[Any, ...], kwargs: dict[str, Any]) -> set[CallFuture]:
         """The futures of the pool among the arguments."""
-        values: Iterable[Any] = (*args, *kwargs.values())
-        if kind is Kind.CHUNK:
-            values = (value for item in args for value in item)
-        return {value for value in values if self._is_ours(value)}
+        if kind is Kind.CALL:
+            return {value for value in (*args, *kwargs.values()) if self._is_ours(value)}
+        return {value for item in args for value in item if type(value) is CallFuture and self._is_ours(value)}
 
     def pack(self, call: Call) -> BaseException | None:
         """Pickle a call, whose awaited futures are done; or what came in between.
@@ -50,7 +51,8 @@ class Packer:
         except MemoryError as error:
             return error.with_traceback(None)  # its frames have the arguments
         except Exception as error:
-            what = failures.find_unpicklable(call.function, call.args, call.kwargs)
+            alone = call.kind is Kind.SPAN and call.count == 1
+            what = failures.find_unpicklable(call.function, call.args[0] if alone else call.args, call.kwargs)
             return failures.explain(error, what)
         call.function, call.args, call.kwargs, call.scope = None, (), {}, None
         return None
@@ -59,6 +61,8 @@ class Packer:
         if call.kind is Kind.CALL and not kwargs and is_plain(args):
             return Packed(pickle.dumps((args, kwargs), 5), _core.Holds())
         repeated = None if call.scope is None else call.scope.repeated
+        if call.kind is Kind.SPAN:
+            return dump_items(args, call.budget, lambda item: self._pack_item(call.name, item, repeated))
         noted = self._copies.notes()
         arguments = (args, kwargs) if call.kind is Kind.CALL else list(args)
         packed = dump_arguments(arguments, repeated=repeated, noted=noted)
@@ -66,6 +70,13 @@ class Packer:
             items = [(args, kwargs)] if call.kind is Kind.CALL else [(item, {}) for item in args]
             roots = [root for item in items for root in roots_of_call(*item)]
             self._copies.add(noted.crossings(call.name, roots))
+        return packed
+
+    def _pack_item(self, name: str, item: tuple[Any, ...], repeated: Repeated | None) -> Packed:
+        noted = self._copies.notes()
+        packed = dump_arguments(item, repeated=repeated, noted=noted)
+        if noted is not None:
+            self._copies.add(noted.crossings(name, roots_of_call(item, {})))
         return packed
 
     def _pack_function(self, function: Callable[..., Any], scope: MapScope | None) -> tuple[int, Packed]:
@@ -81,7 +92,9 @@ class Packer:
         return type(value) is CallFuture and value.pool is self._pool()
 
     def _fill_in(self, call: Call) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        if call.kind is Kind.CHUNK:
+        if not call.has_futures:
+            return call.args, call.kwargs
+        if call.kind is not Kind.CALL:
             return tuple(tuple(map(self._filled, item)) for item in call.args), {}
         return tuple(map(self._filled, call.args)), {key: self._filled(value) for key, value in call.kwargs.items()}
 

@@ -14,6 +14,7 @@ import itertools
 import os
 import threading
 from collections.abc import Callable
+from concurrent.futures import CancelledError
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
@@ -29,6 +30,7 @@ from shmexec.pool.futures import CallFuture
 from shmexec.pool.launcher import WorkerProcess
 from shmexec.pool.ledger import CallState, Ledger, Pack, Send, Start, Step, Withdraw
 from shmexec.pool.packing import Packer
+from shmexec.pool.spans import SpanMap
 from shmexec.transport.messages import DEPTH, Cost, Kind
 
 _START_FAILURES = 3  # workers that die one after the other before any has come up: the next would, too
@@ -64,6 +66,8 @@ class Pool:
         self._dependents: dict[CallFuture, list[Call]] = {}
         self._start_failures = 0
         self._closing = False
+        self._is_cancelling = False  # spans of a map that were not sent yet, too
+        self._handing_over = 0  # spans that have ended and that others may follow
         self._closed = threading.Event()
         self._broken: BaseException | None = None
         self._broken_by: str = ""
@@ -98,17 +102,51 @@ class Pool:
         """A new call. Raises RuntimeError when the pool is closed, BrokenProcessPool when it is broken."""
         future = CallFuture(self)
         name = failures.name_of(function)
-        call = Call(next(self._numbers), kind, future, function, args, kwargs, name, scope)
-        awaited = self._packer.awaited(kind, args, kwargs)
+        return self._submit(Call(next(self._numbers), kind, future, function, args, kwargs, name, scope))
+
+    def start_map(self, function: Callable[..., Any], scope: MapScope, items: list[tuple[Any, ...]]) -> SpanMap:
+        """Call a function on all items, as many at a time as is best. Raises what `submit` does."""
         with self._lock:
             self._check_open()
+        job = SpanMap(self, function, scope, items)
+        job.begin()
+        return job
+
+    def submit_span(self, job: SpanMap, begin: int, items: tuple[tuple[Any, ...], ...], budget: float) -> CallFuture:
+        """Some items of a map that began while the pool was open."""
+        future, name = CallFuture(self), failures.name_of(job.function)
+        return self._submit(
+            Call(
+                next(self._numbers),
+                Kind.SPAN,
+                future,
+                job.function,
+                items,
+                {},
+                name,
+                job.scope,
+                job,
+                begin,
+                len(items),
+                budget,
+            )
+        )
+
+    def _submit(self, call: Call) -> CallFuture:
+        awaited = self._packer.awaited(call.kind, call.args, call.kwargs)
+        call.has_futures = bool(awaited)
+        with self._lock:
+            if self._is_cancelling:
+                raise CancelledError
+            if call.job is None or self._broken is not None:
+                self._check_open()
             for other in awaited:
                 if not other.done():
                     self._dependents.setdefault(other, []).append(call)
                     call.missing += 1
             self._ledger.submit(call, blocked=call.missing > 0)
         self._feed()
-        return future
+        return call.future
 
     def shutdown(self, *, wait: bool, cancel_futures: bool) -> None:
         """Take no more calls; the workers end when the last is done. May be repeated."""
@@ -116,11 +154,12 @@ class Pool:
         with self._lock:
             first, self._closing = not self._closing, True
             if cancel_futures:
+                self._is_cancelling = True
                 cancelled = [
                     call for call in self._ledger.pending() if call.state in (CallState.WAITING, CallState.BLOCKED)
                 ]
             collecting = self._collecting
-            idle_end = first and not collecting and self._ledger.is_idle and not self._workers
+            idle_end = first and not collecting and self._is_idle and not self._workers
         for call in cancelled:
             call.future.cancel()
         if cancelled:
@@ -156,6 +195,10 @@ class Pool:
         self._closing = True
         self._closed.set()
         self._broken = BrokenProcessPool("this pool belongs to the process that this one was forked from")
+
+    @property
+    def _is_idle(self) -> bool:
+        return self._ledger.is_idle and not self._handing_over
 
     @property
     def is_owned(self) -> bool:
@@ -298,9 +341,8 @@ class Pool:
                 cost = Cost.unpack(message.first)
                 self.tally.note_answer(cost)
                 if message.kind == Kind.RESULT:
-                    self._finish(
-                        call, packed=Packed(message.second, message.holds, cost.bytes_by_name, cost.bytes_copied)
-                    )
+                    packed = Packed(message.second, message.holds, cost.bytes_by_name, cost.bytes_copied)
+                    self._finish(call, packed=packed, cost=cost)
                 else:
                     self._finish(call, error=failures.load_exception(message.second))
             case Kind.READY:
@@ -323,7 +365,7 @@ class Pool:
         with self._lock:
             sent = list(worker.seat.sent)
             victim = next((call for call in sent if worker.channel.was_started(call.position)), None)
-            expected = worker.seat.is_leaving or (self._closing and self._ledger.is_idle)
+            expected = worker.seat.is_leaving or (self._closing and self._is_idle)
             self._ledger.died(worker.seat, victim)
             for call in sent:
                 self._calls.pop(call.number, None)
@@ -355,7 +397,7 @@ class Pool:
             self._ledger.look_again()
         self._feed()
         with self._lock:
-            ending = self._broken is not None or (self._closing and self._ledger.is_idle)
+            ending = self._broken is not None or (self._closing and self._is_idle)
             stopping = [worker for worker in self._workers.values() if ending and not worker.seat.is_leaving]
             for worker in stopping:
                 worker.seat.is_leaving = True
@@ -378,18 +420,37 @@ class Pool:
                 worker.process.kill()
         return _ASK_AGAIN
 
-    def _finish(self, call: Call, *, packed: Packed | None = None, error: BaseException | None = None) -> None:
+    def _finish(
+        self, call: Call, *, packed: Packed | None = None, error: BaseException | None = None, cost: Cost | None = None
+    ) -> None:
         """The call is over: its future is done (or was cancelled), its arguments go."""
         with self._lock:
             if call.state is CallState.ENDED:
                 return
+            job, was_sent = call.job, call.state is CallState.SENT
             self._ledger.ended(call)
+            self._handing_over += job is not None
         call.release()
         if packed is not None:
             call.future.set_packed(packed)
         elif error is not None and (call.future.running() or call.future.set_running_or_notify_cancel()):
             call.future.set_exception(error)
         self._release_dependents(call.future)
+        if job is not None:
+            self._hand_over(call, job, packed or error or CancelledError(), cost, was_sent=was_sent)
+
+    def _hand_over(
+        self, call: Call, job: SpanMap, answer: Packed | BaseException, cost: Cost | None, *, was_sent: bool
+    ) -> None:
+        """A span is over; its map goes on."""
+        try:
+            job.done(call.begin, call.begin + call.count, cost, answer, was_sent=was_sent)
+        finally:
+            with self._lock:
+                self._handing_over -= 1
+                closing = self._closing
+            if closing and not self._collector.is_current_thread():
+                self._wake()
 
     def _release_dependents(self, future: CallFuture) -> None:
         with self._lock:

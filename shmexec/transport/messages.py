@@ -8,10 +8,13 @@ parent -> worker first part                             second part
 ===============  =====================================  ===========================================
 CALL             the function, if it is shipped here    (args, kwargs)
 CHUNK            the same                               [args, ...]: one call for each, in order
+SPAN             the same                               a budget and items (`shmexec.pickling.spans`)
 STOP
 worker -> parent
 READY
-RESULT           `Cost`                                 the value; of a CHUNK, the list of values
+RESULT           `Cost`                                 the value; of a CHUNK, the list of values; of a
+                                                        SPAN, an `Outcome`: of as many items as the
+                                                        budget was enough for, one at least
 FAILURE          `Cost`                                 an exception (`shmexec.pickling.failures`)
 UNREADY                                                 the initializer's exception
 LEAVING                                                 (it has run `max_tasks` calls)
@@ -39,6 +42,7 @@ class Kind(IntEnum):
     FAILURE = 6
     UNREADY = 7
     LEAVING = 8
+    SPAN = 9
 
 
 _COST = struct.Struct("<QQd")

@@ -14,9 +14,10 @@ from typing import Any
 
 from shmexec import _core
 from shmexec.errors import SharedMemoryFull
-from shmexec.pickling import failures, main_module, notes
+from shmexec.pickling import failures, functions, main_module, notes
 from shmexec.pickling.functions import Received
 from shmexec.pickling.pickler import Packed, dump_result, load
+from shmexec.pickling.spans import OutcomeWriter, load_items
 from shmexec.transport.launch import DeferredJob
 from shmexec.transport.messages import Cost, Kind, WorkerHead, WorkerJob
 from shmexec.worker import ending
@@ -119,6 +120,9 @@ class Loop:
     def _run(self, message: _core.Message) -> Answer:
         self._functions.note(message.function, message.first)
         function = self._functions.resolve(message.function, message.first)
+        name = failures.name_of(function)
+        if message.kind == Kind.SPAN:
+            return self._run_span(message, function, name)
         loaded = load(message.second)
         value: Any
         if message.kind == Kind.CHUNK:
@@ -131,17 +135,48 @@ class Loop:
             del loaded
             value = function(*args, **kwargs)
             del args, kwargs
-        name = failures.name_of(function)
-        what = f"the result of {name} (of type {type(value).__name__})"
-        is_chunk = message.kind == Kind.CHUNK
+        del function
+        box = [value]
+        del value
+        return self._pack_value(box, name, is_chunk=message.kind == Kind.CHUNK)
+
+    def _run_span(self, message: _core.Message, function: Callable[..., Any], name: str) -> Answer:
+        """As many items as the budget is enough for. Each finds the function as if it were alone."""
+        begun = time.perf_counter()
+        budget, items = load_items(message.second)
+        is_shared = self._functions.is_cached(message.function) or functions.is_stateless(function)
+        outcome, copies = OutcomeWriter(), list[notes.Crossing]()
+        failure: Packed | None = None
         try:
-            answer = self._dump(value, name, is_chunk)
-            del value, function
+            for item in items:
+                if function is None:
+                    function = self._functions.resolve(message.function, message.first)
+                box = [function(*item)]
+                del item
+                if not is_shared:
+                    function = None  # type: ignore[assignment]
+                if not outcome.add_plain(box[0]):
+                    packed, copied = self._pack_value(box, name, is_chunk=False)
+                    outcome.add(packed)
+                    copies += copied
+                if time.perf_counter() - begun > budget:
+                    break
+        except BaseException as error:
+            ending.raise_if_ending()
+            failure = failures.pack_exception(error)
+            _forget_frames(error)
+        return outcome.packed(failure), tuple(copies)
+
+    def _pack_value(self, box: list[Any], name: str, *, is_chunk: bool) -> Answer:
+        """The value in this box, which has the only reference to it that the worker itself has."""
+        what = f"the result of {name} (of type {type(box[0]).__name__})"
+        try:
+            answer = self._dump(box[0], name, is_chunk)
+            box.clear()
             # what this process goes on to use, a cache, say, must not change when the receiver writes to its result
             kept = _core.kept_plain(answer[0].holds)
             if kept:
-                value = load(answer[0].data)
-                answer = self._dump(value, name, is_chunk, dict.fromkeys(kept, notes.KEPT))
+                answer = self._dump(load(answer[0].data), name, is_chunk, dict.fromkeys(kept, notes.KEPT))
         except MemoryError:
             raise
         except Exception as error:

@@ -1,0 +1,121 @@
+"""A span of a map in one message: the arguments of many calls, or the results of some of them.
+
+Each item is as good as alone: one pickle for each, so that no two share an object; a single pickle for all only where
+that makes no difference, for numbers, short strings and the like.
+"""
+
+import pickle
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from shmexec import _core
+from shmexec.pickling.pickler import Packed, is_plain, load
+
+
+class Bundle:
+    """Several pickles as one."""
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+        self._holds = _core.Holds()
+        self._bytes_by_name = 0
+        self._bytes_copied = 0
+
+    def add(self, packed: Packed) -> None:
+        """One more. Its holds are taken over."""
+        self._parts.append(bytes(packed.data))
+        self.hold(packed)
+
+    def hold(self, packed: Packed) -> None:
+        """What a pickle names that goes its own way."""
+        self._holds.add_all(packed.holds)
+        self._bytes_by_name += packed.bytes_by_name
+        self._bytes_copied += packed.bytes_copied
+        packed.holds.release()
+
+    def packed(self, wrap: Callable[[list[bytes]], Any]) -> Packed:
+        """All of them, as `wrap` arranges them."""
+        data = pickle.dumps(wrap(self._parts), 5)
+        return Packed(data, self._holds, self._bytes_by_name, self._bytes_copied)
+
+
+def dump_items(items: tuple[tuple[Any, ...], ...], budget: float, dump: Callable[[tuple[Any, ...]], Packed]) -> Packed:
+    """The arguments of some calls, and the seconds after which the worker is to come back with what it has."""
+    if all(map(is_plain, items)):
+        return Packed(pickle.dumps((budget, items, None), 5), _core.Holds())
+    bundle = Bundle()
+    for item in items:
+        bundle.add(dump(item))
+    return bundle.packed(lambda parts: (budget, None, parts))
+
+
+def load_items(data: bytes | memoryview) -> tuple[float, Iterator[tuple[Any, ...]]]:
+    """The budget, and the items, each loaded as it is asked for."""
+    budget, items, parts = pickle.loads(data)
+    if items is not None:
+        return budget, iter(items)
+    parts.reverse()
+    return budget, (load(parts.pop()) for _ in range(len(parts)))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a span: values of its first items, and, if one failed, its packed exception.
+
+    Attributes
+    ----------
+    plain : list, optional
+        The values as they are.
+    parts : list of bytes, optional
+        Or their pickles.
+    failure : bytes, optional
+    holds : Holds
+        On the blocks that the pickles name.
+    """
+
+    plain: list[Any] | None
+    parts: list[bytes] | None
+    failure: bytes | None
+    holds: _core.Holds
+
+    @classmethod
+    def load(cls, packed: Packed) -> "Outcome":
+        """As the worker packed it."""
+        plain, parts, failure = pickle.loads(packed.data)
+        return cls(plain, parts, failure, packed.holds)
+
+    def __len__(self) -> int:
+        values = self.plain if self.plain is not None else self.parts
+        return len(values or ())
+
+
+class OutcomeWriter:
+    """The worker's side of `Outcome`."""
+
+    def __init__(self) -> None:
+        self._plain: list[Any] | None = []
+        self._bundle = Bundle()
+
+    def add_plain(self, value: Any) -> bool:
+        """A value, if it and all before it can be taken as they are."""
+        if self._plain is None or not is_plain((value,)):
+            return False
+        self._plain.append(value)
+        return True
+
+    def add(self, packed: Packed) -> None:
+        """The pickle of a value."""
+        for value in self._plain or ():
+            self._bundle.add(Packed(pickle.dumps(value, 5), _core.Holds()))
+        self._plain = None
+        self._bundle.add(packed)
+
+    def packed(self, failure: Packed | None) -> Packed:
+        """The answer."""
+        data = None if failure is None else bytes(failure.data)
+        if failure is not None:
+            self._bundle.hold(failure)
+        if self._plain is not None:
+            return self._bundle.packed(lambda _: (self._plain, None, data))
+        return self._bundle.packed(lambda parts: (None, parts, data))
