@@ -10,7 +10,7 @@ Assumptions: the bytes come from a process of the same tree. Loading runs the co
 
 import io
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,8 +23,9 @@ from shmexec.pickling.notes import Notes
 from shmexec.pickling.repeated import Repeated
 
 # What pickle writes by itself in C, with nothing in it that could name a block or live in __main__.
-_ATOMS = frozenset({int, float, complex, str, bytes, bool, type(None)})
+_FIXED = frozenset({int, float, complex, bool, type(None)})
 _SIZED = frozenset({str, bytes})
+_ATOMS = _FIXED | _SIZED
 _WITH_BUFFERS = b"B"
 _NONE: Mapping[int, str] = {}
 
@@ -190,14 +191,16 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         return bytes(packed.data)
 
 
-def is_plain(values: tuple[Any, ...]) -> bool:
-    """Whether plain pickle says all of these."""
-    return all(map(_is_atom, values))
+def is_plain(values: Iterable[Any]) -> bool:
+    """Whether plain pickle says all of these, and none is large."""
+    kinds = set(map(type, values := tuple(values)))
+    return kinds <= _FIXED or (kinds <= _ATOMS and all(map(is_atom, values)))
 
 
-def _is_atom(value: object) -> bool:
+def is_atom(value: object) -> bool:
+    """Whether plain pickle says it, and it is not large."""
     kind = type(value)
-    return kind in _ATOMS and (kind not in _SIZED or len(value) < stream.BULK)  # type: ignore[arg-type]
+    return kind in _FIXED or (kind in _SIZED and len(value) < stream.BULK)  # type: ignore[arg-type]
 
 
 def dump(obj: Any, *, to_worker: bool = False, borrowed: bool = False) -> Packed:
@@ -216,7 +219,7 @@ def dump(obj: Any, *, to_worker: bool = False, borrowed: bool = False) -> Packed
     Exception
         Whatever the object's own code raises, `pickle.PicklingError`, `SharedMemoryFull`.
     """
-    if _is_atom(obj):
+    if is_atom(obj):
         return Packed(pickle.dumps(obj, 5), _core.Holds())
     return _dump(obj, _Account(is_borrowed=borrowed), to_worker)
 
@@ -254,7 +257,7 @@ def dump_result(
     noted : callable
         Makes what the large parts are written down in; the last one is returned, too.
     """
-    if _is_atom(obj):
+    if is_atom(obj):
         return dump(obj), None
     account = _Account(is_result=True, is_loaded_once=True, copying=copying, keeping=keeping, noted=noted())
     packed = _dump(obj, account, to_worker=False)

@@ -4,13 +4,14 @@ Each item is as good as alone: one pickle for each, so that no two share an obje
 that makes no difference, for numbers, short strings and the like.
 """
 
+import itertools
 import pickle
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from shmexec import _core
-from shmexec.pickling.pickler import Packed, is_plain, load
+from shmexec.pickling.pickler import Packed, is_atom, is_plain, load
 
 
 class Bundle:
@@ -42,7 +43,7 @@ class Bundle:
 
 def dump_items(items: tuple[tuple[Any, ...], ...], budget: float, dump: Callable[[tuple[Any, ...]], Packed]) -> Packed:
     """The arguments of some calls, and the seconds after which the worker is to come back with what it has."""
-    if all(map(is_plain, items)):
+    if is_plain(itertools.chain.from_iterable(items)):
         return Packed(pickle.dumps((budget, items, None), 5), _core.Holds())
     bundle = Bundle()
     for item in items:
@@ -99,7 +100,7 @@ class OutcomeWriter:
 
     def add_plain(self, value: Any) -> bool:
         """A value, if it and all before it can be taken as they are."""
-        if self._plain is None or not is_plain((value,)):
+        if self._plain is None or not is_atom(value):
             return False
         self._plain.append(value)
         return True

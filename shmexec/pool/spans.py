@@ -8,7 +8,7 @@ Assumptions: `_begin` and `_done` run in whichever thread submits or collects; w
     which is held for no call of the pool's.
 
 Some facts: when all cores work, the parent may wait a slice of the scheduler, 3 ms, for one.
-What this means for us: each worker has about 4 ms of work in hand, in two spans, and one more waits.
+What this means for us: each worker has some 8 ms of work in hand, in two spans, and one more waits.
 """
 
 import threading
@@ -25,8 +25,8 @@ from shmexec.transport.messages import DEPTH, Cost
 if TYPE_CHECKING:
     from shmexec.pool.calls import MapScope
 
-_TARGET = 0.002  # seconds that a span should take
-_BUDGET = 0.004  # and after which its worker comes back
+_TARGET = 0.004  # seconds that a span should take
+_BUDGET = 0.008  # and after which its worker comes back
 _GROWTH = 4  # times, at most, from one span to the next
 _LARGEST = 1 << 14  # items
 

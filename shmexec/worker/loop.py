@@ -151,11 +151,13 @@ class Loop:
             for item in items:
                 if function is None:
                     function = self._functions.resolve(message.function, message.first)
-                box = [function(*item)]
+                value = function(*item)
                 del item
                 if not is_shared:
                     function = None  # type: ignore[assignment]
-                if not outcome.add_plain(box[0]):
+                if not outcome.add_plain(value):
+                    box = [value]
+                    del value
                     packed, copied = self._pack_value(box, name, is_chunk=False)
                     outcome.add(packed)
                     copies += copied
