@@ -97,9 +97,11 @@ cdef class Channel:
     cdef Block block
     cdef sx_channel_t *channel
     cdef sx_outbox_t *outbox
+    cdef sx_spin_t spin
 
     def __cinit__(self, Block block):
         self.block = block
+        memset(&self.spin, 0, sizeof(self.spin))
         self.channel = <sx_channel_t *> sx_heap_start(block.heap, block.name.block)
         self.outbox = <sx_outbox_t *> calloc(1, OUTBOX_BYTES)
         if self.outbox == NULL:
@@ -204,7 +206,7 @@ cdef class Channel:
         cdef uint32_t seen = sx_channel_bell(self.block.heap, self.channel)
         PyErr_CheckSignals()  # after the bell was read: a signal that comes later has moved it
         with nogil:
-            code = sx_channel_wait(self.block.heap, self.channel, seen, nanoseconds)
+            code = sx_channel_wait(self.block.heap, self.channel, &self.spin if nanoseconds < 0 else NULL, seen, nanoseconds)
             sx_outbox_settle(self.block.heap, self.outbox, &self.channel.answers)
         if code == -EINTR:
             PyErr_CheckSignals()
@@ -250,8 +252,12 @@ cdef class Hub:
     cdef Block block
     cdef sx_hub_t *hub
     cdef readonly int event
+    cdef sx_spin_t pauses
+    cdef uint32_t cores
 
     def __cinit__(self, Block block, int event):
+        memset(&self.pauses, 0, sizeof(self.pauses))
+        self.cores = <uint32_t> len(os.sched_getaffinity(0))
         self.block = block
         self.event = event
         self.hub = <sx_hub_t *> sx_heap_start(block.heap, block.name.block)
@@ -275,6 +281,19 @@ cdef class Hub:
     def disarm(self):
         sx_hub_disarm(self.hub)
 
+    def spin(self, tuple channels):
+        """Look at the rings for a while, if some worker is awake and not every core has one. True: there is an answer."""
+        cdef sx_channel_t *rings[MOST_RINGS]
+        cdef uint32_t count = 0
+        cdef bint due
+        for channel in channels:
+            if count < MOST_RINGS:
+                rings[count] = (<Channel> channel).channel
+                count += 1
+        with nogil:
+            due = sx_hub_spin(self.block.heap, &self.pauses, rings, count, self.cores)
+        return due
+
     def ring(self):
         """After an answer: wake the collector if it sleeps."""
         cdef int event = self.event
@@ -291,6 +310,8 @@ cdef extern from *:
     #include "outbox.h"
     #include <stdlib.h>
     enum { OUTBOX_BYTES = sizeof(sx_outbox_t) };
+    enum { MOST_RINGS = 256 };
+
     static void free_outbox(sx_outbox_t *outbox) {
         if (outbox) {
             sx_table_clear(&outbox->standing);
@@ -301,4 +322,5 @@ cdef extern from *:
     """
     enum:
         OUTBOX_BYTES
+        MOST_RINGS
     void free_outbox(sx_outbox_t *outbox) noexcept

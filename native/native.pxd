@@ -136,7 +136,10 @@ cdef extern from "ring.h" nogil:
     int sx_task_was_started(sx_ring_t *ring, uint64_t position)
     void sx_channel_ring_worker(sx_heap_t *heap, sx_channel_t *channel, int always)
     uint32_t sx_channel_bell(sx_heap_t *heap, sx_channel_t *channel)
-    int sx_channel_wait(sx_heap_t *heap, sx_channel_t *channel, uint32_t seen, int64_t nanoseconds)
+    ctypedef struct sx_spin_t:
+        pass
+    int sx_channel_wait(sx_heap_t *heap, sx_channel_t *channel, sx_spin_t *spin, uint32_t seen, int64_t nanoseconds)
+    int sx_hub_spin(sx_heap_t *heap, sx_spin_t *spin, sx_channel_t **channels, uint32_t count, uint32_t cores)
     void sx_hub_arm(sx_hub_t *hub)
     void sx_hub_disarm(sx_hub_t *hub)
     void sx_hub_ring(sx_hub_t *hub, int event_fd)

@@ -175,8 +175,21 @@ uint32_t sx_channel_bell(sx_heap_t *heap, sx_channel_t *channel) {
     return sx_load_acquire(&worker_of(heap, channel)->bell);
 }
 
-int sx_channel_wait(sx_heap_t *heap, sx_channel_t *channel, uint32_t seen, int64_t nanoseconds) {
+typedef struct {
+    sx_heap_t *heap;
+    sx_channel_t *channel;
+    uint32_t seen;
+} sx_awaited_t;
+
+static int is_due(const void *of) {
+    const sx_awaited_t *awaited = of;
+    return !sx_ring_is_empty(&awaited->channel->tasks) || sx_channel_bell(awaited->heap, awaited->channel) != awaited->seen;
+}
+
+int sx_channel_wait(sx_heap_t *heap, sx_channel_t *channel, sx_spin_t *spin, uint32_t seen, int64_t nanoseconds) {
     sx_slot_t *slot = worker_of(heap, channel);
+    if (spin && sx_spin(spin, is_due, &(sx_awaited_t){heap, channel, seen}))
+        return 0;
     SX_STEP();
     sx_store_relaxed(&slot->waiting, 1);
     sx_fence_seq_cst(); /* SYNC POINT doorbell */
@@ -186,6 +199,27 @@ int sx_channel_wait(sx_heap_t *heap, sx_channel_t *channel, uint32_t seen, int64
     SX_STEP();
     sx_store_relaxed(&slot->waiting, 0);
     return code;
+}
+
+typedef struct {
+    sx_channel_t *const *channels;
+    uint32_t count;
+} sx_answers_t;
+
+static int any_answer(const void *of) {
+    const sx_answers_t *answers = of;
+    for (uint32_t i = 0; i < answers->count; i++)
+        if (!sx_ring_is_empty(&answers->channels[i]->answers))
+            return 1;
+    return 0;
+}
+
+int sx_hub_spin(sx_heap_t *heap, sx_spin_t *spin, sx_channel_t *const *channels, uint32_t count, uint32_t cores) {
+    sx_answers_t answers = {channels, count};
+    uint32_t awake = 0;
+    for (uint32_t i = 0; i < count; i++)
+        awake += !sx_load_relaxed(&worker_of(heap, channels[i])->waiting);
+    return awake && awake < cores && sx_spin(spin, any_answer, &answers);
 }
 
 void sx_hub_arm(sx_hub_t *hub) {

@@ -16,6 +16,7 @@
 #define SX_RING_H
 
 #include "heap.h"
+#include "spin.h"
 
 #define SX_RING_BYTES ((uint32_t)32 << 10)
 #define SX_INLINE_BYTES (SX_RING_BYTES / 8) /* a longer message is spilled */
@@ -107,9 +108,12 @@ int sx_task_was_started(sx_ring_t *ring, uint64_t position);
 void sx_channel_ring_worker(sx_heap_t *heap, sx_channel_t *channel, int always); /* after publishing a task; always: after a signal, too */
 /* The worker reads the bell, then looks for signals and whatever else may have come, then sleeps on what it read: until a task is
  * there, the bell is rung, somebody has asked to trim (sx_heap_answer_trim), a signal came (-EINTR) or the time is over
- * (-ETIMEDOUT). */
+ * (-ETIMEDOUT). With `spin` it looks for a while before it sleeps. */
 uint32_t sx_channel_bell(sx_heap_t *heap, sx_channel_t *channel);
-int sx_channel_wait(sx_heap_t *heap, sx_channel_t *channel, uint32_t seen, int64_t nanoseconds);
+int sx_channel_wait(sx_heap_t *heap, sx_channel_t *channel, sx_spin_t *spin, uint32_t seen, int64_t nanoseconds);
+/* The parent looks for an answer in any of the channels for a while, if some worker is awake and there is a core left. 1: there is
+ * one. */
+int sx_hub_spin(sx_heap_t *heap, sx_spin_t *spin, sx_channel_t *const *channels, uint32_t count, uint32_t cores);
 /* The parent, before it looks at all the rings one last time and sleeps; and when it is awake. */
 void sx_hub_arm(sx_hub_t *hub);
 void sx_hub_disarm(sx_hub_t *hub);

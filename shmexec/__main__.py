@@ -1,9 +1,10 @@
-"""The command line: `shmexec demo`, also `python -m shmexec demo`."""
+"""The command line: `shmexec demo` and `shmexec bench`, also `python -m shmexec ...`."""
 
 import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 
 def _at_least_one(text: str) -> int:
@@ -48,17 +49,43 @@ def _parser() -> argparse.ArgumentParser:
     add("--json", action="store_true",
         help="print the numbers as JSON instead of a table")
     # fmt: on
+    _add_bench(commands)
     return parser
+
+
+def _add_bench(commands: Any) -> None:
+    bench = commands.add_parser(
+        "bench",
+        help="this package and its peers, side by side: latency, throughput, arrays, memory, real work",
+        description="Measures each peer in a process tree of its own, in turn, and prints medians; with --output also "
+        "JSON and plots. A peer that is not installed is a line that says so. Exit status: 0; 2 if an option makes no "
+        "sense.",
+    )
+    add = bench.add_argument
+    # fmt: off
+    add("--quick", action="store_true",
+        help="few sizes, few rounds: within a minute for the peers of the standard library")
+    add("--peers", nargs="+", metavar="NAME", help="default: all that are installed")
+    add("--workloads", nargs="+", metavar="NAME", help="default: all")
+    add("--sizes", nargs="+", type=_at_least_one, metavar="BYTES", help="of arrays (default: 1 KiB to 1 GiB)")
+    add("--rounds", type=_at_least_one, metavar="N", help="runs of each (default: 5; with --quick 2)")
+    add("--workers", type=_at_least_one, metavar="N", help="default: one for each core")
+    add("--output", type=Path, metavar="FOLDER", help="where JSON and plots go (default: nowhere)")
+    # fmt: on
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
-    from shmexec.demo.command import run_demo
-
     try:
+        if options.command == "bench":
+            from shmexec.bench.command import run_bench
+
+            return run_bench(options)
+        from shmexec.demo.command import run_demo
+
         return run_demo(options)
     except KeyboardInterrupt:
-        print("\nshmexec demo: interrupted", file=sys.stderr)
+        print(f"\nshmexec {options.command}: interrupted", file=sys.stderr)
         return 130
 
 

@@ -81,7 +81,7 @@ def test_a_function_by_value_is_shipped_once_to_each_worker(make_executor, monke
     executor = make_executor(1)
     text = "x" * 5000
     function = lambda i: i + len(text)  # noqa: E731
-    assert list(executor.map(function, range(30))) == list(range(5000, 5030))
+    assert list(executor.map(function, range(30), chunksize=1)) == list(range(5000, 5030))
     assert len(sent) >= 30
     assert sorted(sent)[:-1] == [0] * (len(sent) - 1)
     assert max(sent) > 5000

@@ -17,8 +17,8 @@ LAYERS = [
     {"arrays", "pickling"},
     {"transport"},
     {"worker", "pool"},
-    {"executor"},
-    {"integrations", "demo"},
+    {"executor", "measure"},
+    {"integrations", "demo", "bench"},
     {"__main__"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

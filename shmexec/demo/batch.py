@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shmexec.demo.measure import PickledBytes
 from shmexec.demo.pictures import Picture
 from shmexec.demo.pipeline import STEPS, Summary, drawing
 from shmexec.demo.progress import Progress
+from shmexec.measure import PickledBytes
 
 _LAST_ARRAY = STEPS.index(drawing)
 

@@ -7,10 +7,10 @@ from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import dataclass, replace
 
 from shmexec.demo.batch import Batch, Outcome
-from shmexec.demo.measure import PeakMemory, PickledBytes, bytes_read_and_written
 from shmexec.demo.pictures import Picture
 from shmexec.demo.pipeline import STEPS, get_ready
 from shmexec.demo.progress import Progress
+from shmexec.measure import PeakMemory, PickledBytes, bytes_read_and_written
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Plain arrays that are in several items of one `map`: one copy in shared memory serves them all."""
 
+import gc
 import itertools
 import weakref
 from collections.abc import Iterable
@@ -54,7 +55,7 @@ def repeated_in(iterables: Iterable[Iterable[Any]]) -> Repeated:
     learns = True
     for iterable in iterables:
         if type(iterable) is itertools.repeat:
-            for value in iterable.__reduce__()[1][:1]:
+            for value in gc.get_referents(iterable):  # what it repeats: asking takes one of a number
                 if isinstance(value, np.ndarray):
                     often[id(value)] = weakref.ref(value)
         elif type(iterable) in (list, tuple):

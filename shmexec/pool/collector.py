@@ -105,6 +105,8 @@ class Collector:
 
     def _sleep(self, patience: float | None) -> list[int]:
         """Until there is something to look at; the pidfds of the dead."""
+        if self._hub.spin(tuple(worker.channel for worker in list(self._watched.values()))):
+            return []
         self._hub.arm()
         if any(worker.channel.has_answer() for worker in list(self._watched.values())):
             patience = 0

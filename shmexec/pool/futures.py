@@ -32,7 +32,16 @@ class _Unread:
         """The value."""
         with _deciding:
             self.is_read = not self.is_shared
-        return load(self.packed.data) if self.is_read else load_again(self.packed.data)
+        return load_value(self.packed.data, load if self.is_read else load_again)
+
+
+def load_value(data: bytes | memoryview, load: Callable[..., Any] = load) -> Any:
+    """The value of a call, or an error that says what happened."""
+    try:
+        return load(data)
+    except Exception as error:
+        error.add_note("The call returned, but its result cannot be unpickled in this process.")
+        raise
 
 
 _deciding = threading.Lock()  # for as long as it takes to say so
@@ -83,7 +92,6 @@ class CallFuture(Future[Any]):
                 try:
                     self._result = self._result.read()
                 except Exception as error:
-                    error.add_note("The call returned, but its result cannot be unpickled in this process.")
                     self._result, self._exception = None, error
         if self._exception is not None:
             try:

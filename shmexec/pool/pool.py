@@ -136,10 +136,10 @@ class Pool:
         awaited = self._packer.awaited(call.kind, call.args, call.kwargs)
         call.has_futures = bool(awaited)
         with self._lock:
-            if self._is_cancelling:
-                raise CancelledError
             if call.job is None or self._broken is not None:
                 self._check_open()
+            elif self._is_cancelling:
+                raise CancelledError
             for other in awaited:
                 if not other.done():
                     self._dependents.setdefault(other, []).append(call)

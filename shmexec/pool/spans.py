@@ -18,8 +18,9 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from shmexec.pickling import failures
-from shmexec.pickling.pickler import Packed, load
+from shmexec.pickling.pickler import Packed
 from shmexec.pickling.spans import Outcome
+from shmexec.pool.futures import load_value
 from shmexec.transport.messages import DEPTH, Cost
 
 if TYPE_CHECKING:
@@ -200,4 +201,4 @@ def _values(outcome: Outcome) -> Iterator[Any]:
     parts = outcome.parts or []
     parts.reverse()
     while parts:
-        yield load(parts.pop())
+        yield load_value(parts.pop())

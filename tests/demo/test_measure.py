@@ -9,7 +9,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from shmexec.demo import measure
+from shmexec import measure
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads Linux's /proc")
 

@@ -433,7 +433,7 @@ static void no_task_is_slept_through(double until) {
             sx_message_t task;
             if (sx_ring_peek(&worker, &channel->tasks, &task) == 0) {
                 sx_heap_answer_trim(&worker);
-                int code = sx_channel_wait(&worker, channel, sx_channel_bell(&worker, channel), -1);
+                int code = sx_channel_wait(&worker, channel, NULL, sx_channel_bell(&worker, channel), -1);
                 CHECK(code == 0 || code == -EINTR, "%d", code);
                 continue;
             }
@@ -465,14 +465,14 @@ static void a_wait_ends_when_its_time_is_over_or_the_bell_was_rung(void) {
     start();
     sx_heap_answer_trim(&worker);
     uint32_t seen = sx_channel_bell(&worker, channel);
-    CHECK(sx_channel_wait(&worker, channel, seen, 1000) == -ETIMEDOUT && bell_slot()->waiting == 0);
+    CHECK(sx_channel_wait(&worker, channel, NULL, seen, 1000) == -ETIMEDOUT && bell_slot()->waiting == 0);
     send_task(0, 1);
-    CHECK(sx_channel_wait(&worker, channel, seen, -1) == 0, "a task is there");
+    CHECK(sx_channel_wait(&worker, channel, NULL, seen, -1) == 0, "a task is there");
     sx_message_t task;
     CHECK(sx_ring_peek(&worker, &channel->tasks, &task) == 1);
     sx_ring_pop(&channel->tasks, &task);
     sx_channel_ring_worker(&parent, channel, 1);
-    CHECK(sx_channel_wait(&worker, channel, seen, -1) == 0, "the bell was rung since it was read");
+    CHECK(sx_channel_wait(&worker, channel, NULL, seen, -1) == 0, "the bell was rung since it was read");
     end();
 }
 
@@ -487,10 +487,10 @@ static void no_request_to_trim_is_slept_through(void) {
     uint32_t seen = sx_channel_bell(&worker, channel);
     sx_heap_answer_trim(&worker); /* as the worker's loop does it: look, then sleep */
     on_step = parent_trims_in_between;
-    CHECK(sx_channel_wait(&worker, channel, seen, 1000000000) == 0, "it slept over a request");
+    CHECK(sx_channel_wait(&worker, channel, NULL, seen, 1000000000) == 0, "it slept over a request");
     sx_heap_answer_trim(&worker);
     seen = sx_channel_bell(&worker, channel);
-    CHECK(sx_channel_wait(&worker, channel, seen, 1000) == -ETIMEDOUT, "the request is answered");
+    CHECK(sx_channel_wait(&worker, channel, NULL, seen, 1000) == -ETIMEDOUT, "the request is answered");
     end();
 }
 

@@ -181,7 +181,7 @@ static void *answers(void *unused) {
         else
             sched_yield();
         if (rnd(16) == 0)
-            sx_channel_wait(&worker, &channel, sx_channel_bell(&worker, &channel), 100000);
+            sx_channel_wait(&worker, &channel, NULL, sx_channel_bell(&worker, &channel), 100000);
     }
     sx_heap_release(&worker, cached.block);
     return NULL;

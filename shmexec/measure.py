@@ -88,9 +88,10 @@ class PeakMemory:
             total = [pss for pid in tree if (pss := proportional_set_size(pid)) is not None]
             if total:
                 self.peak = max(self.peak or 0, sum(total))
-            # The kernel walks every page to answer: rest twenty times as long as that took.
-            if self._stop.wait(max(self.INTERVAL, 20 * (time.monotonic() - began))):
+            if self._stop.is_set():  # this was the last look
                 return
+            # The kernel walks every page to answer: rest twenty times as long as that took.
+            self._stop.wait(max(self.INTERVAL, 20 * (time.monotonic() - began)))
 
 
 def proportional_set_size(pid: int) -> int | None:

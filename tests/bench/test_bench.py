@@ -1,0 +1,96 @@
+"""`shmexec bench`: what it refuses before it begins, and what it prints and writes."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+
+import pytest
+
+from shmexec.bench import peers, report
+from shmexec.bench.workloads import WORKLOADS
+
+
+def bench(tmp_path, *options):
+    return subprocess.run(
+        [sys.executable, "-m", "shmexec", "bench", "--quick", *options], capture_output=True, text=True, cwd=tmp_path
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--peers", "shmexec", "nobody"], "unknown peer nobody; there are shmexec, "),
+        (["--workloads", "nothing"], "unknown workload nothing; there are round-trip, "),
+        (["--output", "/proc/nowhere"], "the folder /proc/nowhere cannot be made"),
+    ],
+)
+def test_what_makes_no_sense_is_said_before_anything_runs(tmp_path, options, said):
+    ran = bench(tmp_path, *options)
+    assert ran.returncode == 2
+    assert said in ran.stderr
+    assert ran.stdout == ""
+
+
+def test_a_run_prints_a_table_and_writes_json(tmp_path):
+    sizes = ["1024", "65536", str(1 << 50)]
+    workloads = ["round-trip", "array-in", "in-and-out", "startup", "memory"]
+    ran = bench(
+        tmp_path, "--peers", "shmexec", "threads", "--workloads", *workloads, "--sizes", *sizes, "--output", "made"
+    )
+    assert ran.returncode == 0, ran.stderr
+    measured = json.loads((tmp_path / "made" / "bench.json").read_text())
+    found = {(f["workload"], f["size"], f["peer"]) for f in measured["figures"]}
+    sized = {(name, size) for name in ("array-in", "in-and-out") for size in (1024, 65536)}
+    alone = {(name, 0) for name in ("round-trip", "startup", "memory")}
+    assert found == {(*case, peer) for case in sized | alone for peer in ("shmexec", "threads")}
+    assert all(f["runs"] >= 1 and f["least"] <= f["median"] <= f["most"] for f in measured["figures"])
+    assert measured["machine"]["cores"] >= 1
+    assert "in-and-out 64 KiB" in ran.stdout
+    assert "skipped" in ran.stdout
+    plots = list((tmp_path / "made").glob("*.svg"))
+    assert len(plots) == (2 if importlib.util.find_spec("matplotlib") else 0)
+
+
+@pytest.mark.parametrize("name", ["shmexec", "shmexec-plain", "threads", "processes", "mp-pool", "by-hand"])
+def test_every_peer_of_the_standard_library_gives_the_same_values(script, name):
+    """In an interpreter of its own: the standard library's fork server lives as long as that."""
+    ran = script(f"""
+import numpy as np
+from shmexec.bench import peers, tasks
+
+if __name__ == "__main__":
+    peer = peers.PEERS[{name!r}](1)
+    array = np.arange(1000.0)
+    kept = peer.keep(array)
+    assert peer.call(tasks.look, kept) == 999
+    assert np.array_equal(peer.call(tasks.double, kept), 2 * array)
+    assert np.array_equal(peer.call(tasks.make, 800), np.ones(100))
+    assert peer.call(tasks.look_inside, peer.keep_nested({{"arrays": [array, array]}})) == 1998
+    assert list(peer.map(tasks.nothing, [1, 2, 3])) == [1, 2, 3]
+    peer.burst(tasks.nothing, 20)
+    del kept
+    peer.close()
+    print("done")
+""")
+    assert ran.stdout == "done\n"
+    assert ran.stderr == ""
+
+
+@pytest.mark.parametrize("name", ["stack", "monte-carlo", "windows", "nested", "pandas", "array-out"])
+def test_every_workload_runs(name):
+    pytest.importorskip("pandas")
+    peer = peers.PEERS["shmexec"](2)
+    try:
+        assert WORKLOADS[name].prepare(peer, 1 << 16)() > 0
+    finally:
+        peer.close()
+
+
+def test_what_is_not_installed_is_named():
+    absent = [name for name, peer in peers.PEERS.items() if peers.missing(name)]
+    assert set(absent) <= {"joblib", "mpire", "ray", "dask", "torch"}
+
+
+def test_sizes_in_words():
+    assert [report.bytes_text(n) for n in (5, 1 << 10, 3 << 20, 1 << 30)] == ["5 B", "1 KiB", "3 MiB", "1 GiB"]
