@@ -162,6 +162,11 @@ def test_a_fork_shares_what_was_held_and_a_failed_or_raw_fork_nothing(compiler, 
 
 
 @threads
+def test_a_spin_is_short_and_learns_when_it_is_in_vain(compiler, variant):
+    holds(compiler, "spins", variant)
+
+
+@threads
 def test_threads_hold_release_and_find_the_same_blocks(compiler, variant):
     holds(compiler, "threads", variant)
 
