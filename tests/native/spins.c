@@ -48,6 +48,7 @@ static void spins_in_vain_become_rare_and_one_success_makes_them_common(void) {
 
 static int sleeps(const void *of) {
     struct timespec pause = {.tv_nsec = 1000000};
+    (void)of;
     looks++;
     nanosleep(&pause, NULL); /* as if the core were somebody else's */
     return 0;
