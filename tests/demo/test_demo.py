@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 import shmexec
+from shmexec import measure
 from shmexec.__main__ import main
-from shmexec.demo import batch, measure, pipeline, report
+from shmexec.demo import batch, pipeline, report
 
 SMALL = ["--megapixels", "0.05", "--workers", "2"]
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads Linux's /proc")
