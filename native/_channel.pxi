@@ -128,44 +128,43 @@ cdef class Channel:
 
     # -- the parent
 
-    def send(self, uint32_t kind, uint64_t call, uint64_t function, Holds holds, bytes first, bytes second):
-        """Publish a task and wake the worker if it sleeps; its position, or None if the ring is full.
+    cdef int64_t put(self, uint32_t kind, uint64_t call, uint64_t function, Holds holds, first, second) except -2:
+        """Publish a task and wake the worker if it sleeps; its position, or -1 if the ring is full.
 
         The caller keeps ``holds`` until the answer or the worker's certain death. A long message is copied into a block of
-        its own, which is added to ``holds``.
+        its own, which is added to ``holds``. Raises BadMessage, ValueError, SharedMemoryFull.
         """
         cdef sx_message_t raw
         cdef int code
-        if len(first) > <Py_ssize_t> 0xffffffff:
+        cdef bytes function_bytes = first if type(first) is bytes else bytes(first)
+        cdef bytes data = second if type(second) is bytes else bytes(second)
+        if len(function_bytes) > <Py_ssize_t> 0xffffffff:
             raise ValueError("the function of this call, with what it has captured, is longer than 4 GiB: pass the "
                              "values as arguments")
         memset(&raw, 0, sizeof(raw))
         raw.kind, raw.call, raw.function = kind, call, function
         raw.names, raw.name_count = holds.names, holds.count
-        raw.first, raw.first_bytes = first, <uint32_t> len(first)
-        raw.second, raw.second_bytes = second, <uint64_t> len(second)
+        raw.first, raw.first_bytes = function_bytes, <uint32_t> len(function_bytes)
+        raw.second, raw.second_bytes = data, <uint64_t> len(data)
         code = sx_task_send(self.block.heap, self.channel, &raw)
         if code == -EAGAIN:
-            return None
+            return -1
         if code == -EBADMSG:
             raise BadMessage("the task ring")
         check_code(code, raw.second_bytes + raw.first_bytes)
         if raw.flags & SX_SPILLED:
             holds.append(raw.spill.block, raw.spill.birth)
-        return raw.position
+        return <int64_t> raw.position
 
-    def withdraw(self, uint64_t position):
-        """Take a task back that the worker has not begun. False: it has."""
-        return bool(sx_task_withdraw(&self.channel.tasks, position))
+    def stop(self, uint32_t kind):
+        """Tell the worker to end when it has run what it was sent; False: the ring is full. Raises BadMessage."""
+        return self.put(kind, 0, 0, Holds.__new__(Holds), b"", b"") >= 0
 
     def was_started(self, uint64_t position):
         """After certain death: had the worker begun the task at this position?"""
         return bool(sx_task_was_started(&self.channel.tasks, position))
 
-    def has_answer(self):
-        return not sx_ring_is_empty(&self.channel.answers)
-
-    def receive(self):
+    cdef Message receive(self):
         """The next answer, with holds on all that it names, or None. Raises BadMessage."""
         cdef sx_message_t raw
         cdef Message message = Message.__new__(Message)
@@ -248,15 +247,13 @@ cdef class Channel:
 
 
 cdef class Hub:
-    """Where the parent's collector sleeps: the word that says so, and the event that wakes it."""
+    """Whom in the parent a worker wakes: hub.h; and the event that wakes the collector."""
     cdef Block block
     cdef sx_hub_t *hub
     cdef readonly int event
-    cdef sx_spin_t pauses
     cdef uint32_t cores
 
     def __cinit__(self, Block block, int event):
-        memset(&self.pauses, 0, sizeof(self.pauses))
         self.cores = <uint32_t> len(os.sched_getaffinity(0))
         self.block = block
         self.event = event
@@ -274,31 +271,10 @@ cdef class Hub:
     def name(self):
         return self.block.name.block, self.block.name.birth
 
-    def arm(self):
-        """Before a last look at the rings and the sleep: from now on who answers writes to the event."""
-        sx_hub_arm(self.hub)
-
-    def disarm(self):
-        sx_hub_disarm(self.hub)
-
-    def spin(self, tuple channels):
-        """Look at the rings for a while, if some worker is awake and not every core has one. True: there is an answer."""
-        cdef sx_channel_t *rings[MOST_RINGS]
-        cdef uint32_t count = 0
-        cdef bint due
-        for channel in channels:
-            if count < MOST_RINGS:
-                rings[count] = (<Channel> channel).channel
-                count += 1
-        with nogil:
-            due = sx_hub_spin(self.block.heap, &self.pauses, rings, count, self.cores)
-        return due
-
-    def ring(self):
-        """After an answer: wake the collector if it sleeps."""
+    cpdef ring(self):
+        """After an answer: wake who waits for it, if somebody sleeps."""
         cdef int event = self.event
-        with nogil:
-            sx_hub_ring(self.hub, event)
+        sx_hub_ring(self.hub, event)
 
 
 cdef extern from "Python.h":

@@ -103,8 +103,6 @@ cdef extern from "ring.h" nogil:
         uint32_t worker_slot
         sx_ring_t tasks
         sx_ring_t answers
-    ctypedef struct sx_hub_t:
-        uint32_t waiting
     ctypedef struct sx_posted_name_t:
         uint64_t birth
         uint32_t block
@@ -138,11 +136,26 @@ cdef extern from "ring.h" nogil:
     uint32_t sx_channel_bell(sx_heap_t *heap, sx_channel_t *channel)
     ctypedef struct sx_spin_t:
         pass
+    uint64_t sx_now()
     int sx_channel_wait(sx_heap_t *heap, sx_channel_t *channel, sx_spin_t *spin, uint32_t seen, int64_t nanoseconds)
-    int sx_hub_spin(sx_heap_t *heap, sx_spin_t *spin, sx_channel_t **channels, uint32_t count, uint32_t cores)
-    void sx_hub_arm(sx_hub_t *hub)
-    void sx_hub_disarm(sx_hub_t *hub)
+
+cdef extern from "hub.h" nogil:
+    ctypedef struct sx_hub_t:
+        pass
+    ctypedef struct sx_crew_t:
+        sx_heap_t *heap
+        sx_channel_t **channels
+        uint32_t count
+    int sx_crew_has_answer(const sx_crew_t *crew)
+    void sx_event_write(int event_fd)
     void sx_hub_ring(sx_hub_t *hub, int event_fd)
+    void sx_hub_take(sx_hub_t *hub)
+    void sx_hub_leave(sx_hub_t *hub, const sx_crew_t *crew, int event_fd)
+    uint32_t sx_hub_turn(const sx_hub_t *hub)
+    int sx_hub_spin(sx_hub_t *hub, sx_spin_t *spin, const sx_crew_t *crew, uint32_t cores, uint32_t seen)
+    int sx_hub_begin_sleep(sx_hub_t *hub, const sx_crew_t *crew, uint32_t seen)
+    int sx_hub_sleep(sx_hub_t *hub, uint32_t seen, int64_t nanoseconds)
+    void sx_hub_kick(sx_hub_t *hub)
 
 cdef extern from "outbox.h" nogil:
     ctypedef struct sx_outbox_t:

@@ -6,7 +6,6 @@
 #include "slot.h"
 #include <errno.h>
 #include <string.h>
-#include <unistd.h>
 
 uint32_t sx_record_bytes(uint32_t name_count, uint64_t first_bytes, uint64_t second_bytes) {
     uint64_t names = (uint64_t)name_count * sizeof(sx_posted_name_t);
@@ -201,43 +200,6 @@ int sx_channel_wait(sx_heap_t *heap, sx_channel_t *channel, sx_spin_t *spin, uin
     return code;
 }
 
-typedef struct {
-    sx_channel_t *const *channels;
-    uint32_t count;
-} sx_answers_t;
-
-static int any_answer(const void *of) {
-    const sx_answers_t *answers = of;
-    for (uint32_t i = 0; i < answers->count; i++)
-        if (!sx_ring_is_empty(&answers->channels[i]->answers))
-            return 1;
-    return 0;
-}
-
-int sx_hub_spin(sx_heap_t *heap, sx_spin_t *spin, sx_channel_t *const *channels, uint32_t count, uint32_t cores) {
-    sx_answers_t answers = {channels, count};
-    uint32_t awake = 0;
-    for (uint32_t i = 0; i < count; i++)
-        awake += !sx_load_relaxed(&worker_of(heap, channels[i])->waiting);
-    return awake && awake < cores && sx_spin(spin, any_answer, &answers);
-}
-
-void sx_hub_arm(sx_hub_t *hub) {
-    sx_store_relaxed(&hub->waiting, 1);
-    sx_fence_seq_cst(); /* SYNC POINT doorbell */
-}
-
-void sx_hub_disarm(sx_hub_t *hub) {
-    sx_store_relaxed(&hub->waiting, 0);
-}
-
-void sx_hub_ring(sx_hub_t *hub, int event_fd) {
-    uint64_t one = 1;
-    sx_fence_seq_cst(); /* SYNC POINT doorbell */
-    SX_STEP();
-    if (sx_load_relaxed(&hub->waiting) && sx_exchange_acq_rel(&hub->waiting, 0)) {
-        SX_STEP();
-        while (write(event_fd, &one, sizeof one) < 0 && errno == EINTR)
-            ;
-    }
+int sx_channel_is_awake(sx_heap_t *heap, const sx_channel_t *channel) {
+    return !sx_load_relaxed(&worker_of(heap, channel)->waiting);
 }

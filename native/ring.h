@@ -39,13 +39,6 @@ typedef struct {
     sx_ring_t answers;
 } sx_channel_t;
 
-/* The parent sleeps in poll() on an event descriptor and the workers' pidfds; who exchanges `waiting` to 0 pays for the wake. A
- * worker killed between the exchange and the write wakes the parent by its death. */
-typedef struct {
-    sx_atomic32_t waiting;
-    uint32_t unused[15];
-} sx_hub_t;
-
 enum { SX_READY = 0, SX_STARTED = 1, SX_WITHDRAWN = 2 };
 enum { SX_SPILLED = 1, SX_HAS_LAZY = 2 };
 #define SX_SKIP 0xffffffffu /* kind: nothing here, go on at the start of the ring */
@@ -111,12 +104,6 @@ void sx_channel_ring_worker(sx_heap_t *heap, sx_channel_t *channel, int always);
  * (-ETIMEDOUT). With `spin` it looks for a while before it sleeps. */
 uint32_t sx_channel_bell(sx_heap_t *heap, sx_channel_t *channel);
 int sx_channel_wait(sx_heap_t *heap, sx_channel_t *channel, sx_spin_t *spin, uint32_t seen, int64_t nanoseconds);
-/* The parent looks for an answer in any of the channels for a while, if some worker is awake and there is a core left. 1: there is
- * one. */
-int sx_hub_spin(sx_heap_t *heap, sx_spin_t *spin, sx_channel_t *const *channels, uint32_t count, uint32_t cores);
-/* The parent, before it looks at all the rings one last time and sleeps; and when it is awake. */
-void sx_hub_arm(sx_hub_t *hub);
-void sx_hub_disarm(sx_hub_t *hub);
-void sx_hub_ring(sx_hub_t *hub, int event_fd); /* after publishing an answer */
+int sx_channel_is_awake(sx_heap_t *heap, const sx_channel_t *channel);
 
 #endif

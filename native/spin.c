@@ -10,7 +10,7 @@
 #define LONGEST_CALM 640000000u
 #define LOOKS 32 /* at the word, for each at the clock */
 
-static uint64_t now(void) {
+uint64_t sx_now(void) {
     struct timespec time;
     clock_gettime(CLOCK_MONOTONIC, &time);
     return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
@@ -28,7 +28,7 @@ int sx_spin(sx_spin_t *spin, int (*is_due)(const void *of), const void *of) {
         spin->skip--;
         return 0;
     }
-    uint64_t begun = now(), seen = begun;
+    uint64_t begun = sx_now(), seen = begun;
     if (begun < spin->calm_until)
         return 0;
     while (seen - begun < LONGEST) {
@@ -41,7 +41,7 @@ int sx_spin(sx_spin_t *spin, int (*is_due)(const void *of), const void *of) {
             sx_relax();
         }
         uint64_t before = seen;
-        seen = now();
+        seen = sx_now();
         if (seen - before > TAKEN_AWAY) {
             spin->calm = spin->calm ? spin->calm * 2 : SHORTEST_CALM;
             spin->calm = spin->calm < LONGEST_CALM ? spin->calm : LONGEST_CALM;

@@ -19,6 +19,7 @@ typedef struct {
     uint64_t calm_until;
 } sx_spin_t;
 
+uint64_t sx_now(void); /* nanoseconds, CLOCK_MONOTONIC */
 /* Looks at `is_due(of)` for a while: 1 as soon as it is true, 0 if it is time to sleep. */
 int sx_spin(sx_spin_t *spin, int (*is_due)(const void *of), const void *of);
 

@@ -138,6 +138,7 @@ class SharedArrayProcessPoolExecutor(Executor):
         self._counts_items = tasks is None  # else a worker's end comes after so many items
         self._max_workers = workers or len(os.sched_getaffinity(0))
         self._pool = Pool(self._max_workers, settings, breaks=on_worker_death == "break")
+        self._submit_atoms = self._pool.desk.submit
         _pools.add(self._pool)
         self._let_go = weakref.finalize(self, _shut_down, self._pool)
         self._let_go.atexit = False
@@ -169,6 +170,8 @@ class SharedArrayProcessPoolExecutor(Executor):
         """
         if not callable(fn):
             raise TypeError(f"fn must be a callable, not {type(fn).__name__}")
+        if not kwargs and (future := self._submit_atoms(fn, args)) is not None:
+            return future
         return self._pool.submit(Kind.CALL, fn, args, kwargs)
 
     def map(
@@ -253,15 +256,15 @@ class SharedArrayProcessPoolExecutor(Executor):
     def stats(self) -> PoolStats:
         """The figures of this executor."""
         waiting, running = self._pool.counts()
-        tally = self._pool.tally
+        tally, desk = self._pool.tally, self._pool.desk
         return PoolStats(
             waiting,
             running,
-            tally.calls_done,
+            desk.calls_done,
             tally.bytes_by_name_in,
-            tally.bytes_by_name_out,
+            desk.bytes_by_name_out,
             tally.bytes_copied_in,
-            tally.bytes_copied_out,
+            desk.bytes_copied_out,
             tally.workers_started,
             tally.workers_died,
             _core.heap_figures()[2],

@@ -82,46 +82,16 @@ def is_importable(function: object) -> bool:
     return found is function
 
 
-class _Recent:
-    """Which functions a worker has: the same on both sides."""
+def shipped() -> _core.Recent:
+    """The parent's record of what one worker was sent."""
+    return _core.Recent(_TABLE_SIZE)
+
+
+class Received(_core.Recent):
+    """The worker's functions."""
 
     def __init__(self) -> None:
-        self._table: OrderedDict[int, Any] = OrderedDict()
-
-    def use(self, number: int) -> bool:
-        if number not in self._table:
-            return False
-        self._table.move_to_end(number)
-        return True
-
-    def add(self, number: int, value: Any) -> None:
-        self._table[number] = value
-        if len(self._table) > _TABLE_SIZE:
-            self._table.popitem(last=False)
-
-    def get(self, number: int) -> Any:
-        return self._table[number]
-
-
-class Shipped(_Recent):
-    """The parent's record of what one worker was sent."""
-
-    def part_to_ship(self, number: int, data: bytes) -> bytes:
-        """The bytes that go with a call of this function: none if the worker has it."""
-        return b"" if number in self._table else data
-
-    def shipped(self, number: int) -> None:
-        """A call of this function has been sent."""
-        if number and not self.use(number):
-            self.add(number, None)
-
-    def withdrawn(self, number: int) -> None:
-        """The call that this function was sent with has been taken back before the worker read it."""
-        self._table.pop(number, None)
-
-
-class Received(_Recent):
-    """The worker's functions."""
+        super().__init__(_TABLE_SIZE)
 
     def withdrawn(self, number: int) -> None:
         """What came with a message that was taken back does not count: it may lie in a block that is gone."""
@@ -134,7 +104,7 @@ class Received(_Recent):
 
     def is_cached(self, number: int) -> bool:
         """Whether all calls with this number get the same object."""
-        return callable(self._table.get(number))
+        return callable(self.get(number))
 
     def resolve(self, number: int, shipped: bytes | memoryview) -> Callable[..., Any]:
         """The function of a call. Raises whatever its import or its unpickling raises."""
@@ -143,7 +113,7 @@ class Received(_Recent):
             return known  # type: ignore[no-any-return]
         function = load(known[1:])
         if number and known[:1] == _BY_REFERENCE:
-            self._table[number] = function
+            self.set(number, function)
         return function  # type: ignore[no-any-return]
 
 

@@ -11,13 +11,13 @@ Assumptions: the bytes come from a process of the same tree. Loading runs the co
 import io
 import pickle
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import cloudpickle
 import numpy as np
 
 from shmexec import _core
+from shmexec._core import Packed
 from shmexec.pickling import arrays, buffers, main_module, notes, stream
 from shmexec.pickling.notes import Notes
 from shmexec.pickling.repeated import Repeated
@@ -32,16 +32,6 @@ _NONE: Mapping[int, str] = {}
 # A result that is a smaller part than this of what was allocated is copied: that costs at most a sixteenth of one pass
 # over the memory, and the rest can be freed.
 _SPARSE = 16
-
-
-@dataclass(frozen=True, slots=True)
-class Packed:
-    """Bytes on their way, the blocks that they name, and how many bytes of data went by name or were copied."""
-
-    data: bytes | memoryview
-    holds: _core.Holds
-    bytes_by_name: int = 0
-    bytes_copied: int = 0
 
 
 class Forwarded:

@@ -1,11 +1,11 @@
-"""The thread that waits for answers and deaths.
+"""The thread that is there when nobody else waits for answers, and for what takes Python code, and for deaths.
 
-Some facts: a worker rings by writing to an event descriptor, but only if the hub says that the collector sleeps; a
-worker that is killed between deciding to ring and ringing is seen by its pidfd, in the same sleep; what is read from
-a ring after the death is certain is all that there will ever be.
+Some facts: a worker rings by writing to an event descriptor, if no other thread of this process reads the answers
+(native/hub.h); a worker that is killed between deciding to ring and ringing is seen by its pidfd, in the same sleep;
+what is read from a ring after the death is certain is all that there will ever be.
 
-What this means for us: one sleep, in epoll, for the event and all pidfds; arm the hub, then look at every ring once
-more, then sleep; at a death, first drain the ring, then judge.
+What this means for us: one sleep, in epoll, for the event and all pidfds. At a death: get the baton, read the rings,
+deal with what was left over, then judge.
 """
 
 import os
@@ -24,11 +24,13 @@ class Collector:
 
     Parameters
     ----------
-    hub : _core.Hub
-    on_answer : callable
-        Of the worker and the message.
+    event : int
+        Its descriptor.
+    desk : _core.Desk
+    on_backlog : callable
+        Before each round: deal with what the desk's backlog holds.
     on_death : callable
-        Of the worker, when all its answers have been given to `on_answer`.
+        Of the worker, when all its answers have been dealt with; this thread has the baton.
     on_round : callable
         Before each round, and whenever somebody has called `wake`. Seconds to sleep at most, None for no limit; or
         `END`.
@@ -38,21 +40,24 @@ class Collector:
 
     def __init__(
         self,
-        hub: _core.Hub,
-        on_answer: Callable[[Worker, _core.Message], None],
+        event: int,
+        desk: _core.Desk,
+        on_backlog: Callable[[], None],
         on_death: Callable[[Worker], None],
         on_round: Callable[[], float | None],
         on_failure: Callable[[BaseException], None],
         name: str,
     ) -> None:
-        self._hub = hub
-        self._on_answer = on_answer
+        self._event = event
+        self._desk = desk
+        self._on_backlog = on_backlog
         self._on_death = on_death
         self._on_round = on_round
         self._on_failure = on_failure
         self._epoll = select.epoll()
-        self._epoll.register(hub.event, select.EPOLLIN)
+        self._epoll.register(event, select.EPOLLIN)
         self._watched: dict[int, Worker] = {}  # by pidfd; changed by one thread at a time, under the pool's lock
+        self._dead: list[Worker] = []  # not judged yet
         self._name = name
         self._thread: threading.Thread | None = None
 
@@ -73,53 +78,41 @@ class Collector:
         self._watched[worker.process.sentinel] = worker
         self._epoll.register(worker.process.sentinel, select.EPOLLIN)
 
-    def wake(self) -> None:
-        """Make a round, from any thread."""
-        os.eventfd_write(self._hub.event, 1)
-
     def close(self) -> None:
         """Give the descriptor back; the thread has ended, or was never started."""
         self._epoll.close()
         # and let go of the pool, which has this object: else both would wait for the collection of garbage
-        del self._on_answer, self._on_death, self._on_round, self._on_failure
+        del self._on_backlog, self._on_death, self._on_round, self._on_failure
 
     def _run(self) -> None:
         try:
             while (patience := self._on_round()) != END:
-                self._make_round(patience)
+                self._sleep(patience)
+                self._desk.try_collect()
+                self._on_backlog()
+                if self._dead and self._desk.try_take():
+                    self._bury()
         except BaseException as error:
             self._on_failure(error)
             raise
         finally:
             self.close()
 
-    def _make_round(self, patience: float | None) -> None:
-        dead = self._sleep(patience)
-        for worker in list(self._watched.values()):
-            self._drain(worker)
-        for pidfd in dead:
-            worker = self._watched.pop(pidfd)
-            self._epoll.unregister(pidfd)
-            self._drain(worker)  # again: what it wrote last came after the first look
-            self._on_death(worker)
+    def _sleep(self, patience: float | None) -> None:
+        """Until there is something to do."""
+        for descriptor, _ in self._epoll.poll(patience):
+            if descriptor == self._event:
+                os.eventfd_read(self._event)
+            else:
+                self._epoll.unregister(descriptor)
+                self._dead.append(self._watched.pop(descriptor))
 
-    def _sleep(self, patience: float | None) -> list[int]:
-        """Until there is something to look at; the pidfds of the dead."""
-        if self._hub.spin(tuple(worker.channel for worker in list(self._watched.values()))):
-            return []
-        self._hub.arm()
-        if any(worker.channel.has_answer() for worker in list(self._watched.values())):
-            patience = 0
-        events = self._epoll.poll(patience)
-        self._hub.disarm()
-        if any(descriptor == self._hub.event for descriptor, _ in events):
-            os.eventfd_read(self._hub.event)
-        return [descriptor for descriptor, _ in events if descriptor != self._hub.event]
-
-    def _drain(self, worker: Worker) -> None:
+    def _bury(self) -> None:
+        """With the baton: judge the dead."""
         try:
-            while (message := worker.channel.receive()) is not None:
-                self._on_answer(worker, message)
-                del message
-        except _core.BadMessage:
-            worker.process.kill()  # it wrote where it should not: its death is judged like any other
+            self._desk.collect_all()  # what it wrote last may have come after the first look
+            self._on_backlog()
+            while self._dead:
+                self._on_death(self._dead.pop(0))
+        finally:
+            self._desk.lay_down()

@@ -14,13 +14,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from shmexec import _core
-from shmexec.pickling.functions import Shipped
+from shmexec.pickling.functions import shipped
 from shmexec.pickling.main_module import track_classes
 from shmexec.pickling.pickler import array_reducer
 from shmexec.pool.launcher import Launcher, WorkerProcess
-from shmexec.pool.ledger import Seat
 from shmexec.transport.launch import DeferredJob
-from shmexec.transport.messages import DEPTH, Kind, WorkerHead, WorkerJob
+from shmexec.transport.messages import Kind, WorkerHead, WorkerJob
 
 _ENTRY = "shmexec.worker.loop:run"
 _PRELOAD = ("numpy", "shmexec.worker.loop")
@@ -33,13 +32,12 @@ class Worker:
     process: WorkerProcess
     channel: _core.Channel
     slot: int
-    seat: Seat
-    shipped: Shipped
+    seat: _core.Seat
 
     def stop(self) -> None:
         """Tell it to end when it has run what it was sent."""
         try:
-            self.channel.send(Kind.STOP, 0, 0, _core.Holds(), b"", b"")
+            self.channel.stop(Kind.STOP)
         except _core.BadMessage:
             self.process.kill()
 
@@ -87,7 +85,7 @@ class Crew:
         except BaseException:
             _core.reap_slot(slot)
             raise
-        return Worker(process, channel, slot, Seat(number, DEPTH), Shipped())
+        return Worker(process, channel, slot, _core.Seat(number, channel, shipped()))
 
     def _launch(self, head: WorkerHead, name: str, as_replacement: bool) -> WorkerProcess:
         settings = self._settings

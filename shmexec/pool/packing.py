@@ -9,24 +9,28 @@ from collections.abc import Callable
 from typing import Any
 
 from shmexec import _core
+from shmexec._core import Call
 from shmexec.pickling import failures
-from shmexec.pickling.functions import FunctionTable
+from shmexec.pickling.functions import FunctionTable, is_importable
 from shmexec.pickling.notes import FirstCopies, roots_of_call
 from shmexec.pickling.pickler import Forwarded, Packed, dump_arguments, is_plain
 from shmexec.pickling.repeated import Repeated
 from shmexec.pickling.spans import dump_items
-from shmexec.pool.calls import Call, MapScope
+from shmexec.pool.calls import MapScope
 from shmexec.pool.futures import CallFuture
 from shmexec.transport.messages import Kind
 
 
 class Packer:
-    """The packing of one pool, whose futures it knows."""
+    """The packing of one pool, whose futures it knows; `learn` is told of functions that workers import."""
 
-    def __init__(self, pool: object, copies: FirstCopies) -> None:
+    def __init__(
+        self, pool: object, copies: FirstCopies, learn: Callable[[Callable[..., Any], int, Packed], None]
+    ) -> None:
         self._copies = copies
         self._pool = weakref.ref(pool)  # which has this object
         self._functions = FunctionTable()
+        self._learn = learn
 
     def awaited(self, kind: Kind, args: tuple[Any, ...], kwargs: dict[str, Any]) -> set[CallFuture]:
         """The futures of the pool among the arguments."""
@@ -81,7 +85,10 @@ class Packer:
 
     def _pack_function(self, function: Callable[..., Any], scope: MapScope | None) -> tuple[int, Packed]:
         if scope is None:
-            return self._functions.pack(function)
+            number, packed = self._functions.pack(function)
+            if is_importable(function):
+                self._learn(function, number, packed)
+            return number, packed
         if scope.packed is not None:
             return scope.number, scope.take()
         number, packed = self._functions.pack(function, borrowed=True)

@@ -19,16 +19,15 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 from shmexec import _core
+from shmexec._core import Call, CallState, Ledger, Pack, Packed, Seat, Send, Start, Unread, Withdraw
 from shmexec.errors import SharedMemoryFull, WorkerDied
 from shmexec.pickling import failures
-from shmexec.pickling.pickler import Packed
 from shmexec.pool.callbacks import CallbackThread
-from shmexec.pool.calls import Call, MapScope, Tally
+from shmexec.pool.calls import MapScope, Tally
 from shmexec.pool.collector import END, Collector
 from shmexec.pool.crew import Crew, Worker, WorkerSettings
 from shmexec.pool.futures import CallFuture
 from shmexec.pool.launcher import WorkerProcess
-from shmexec.pool.ledger import CallState, Ledger, Pack, Send, Start, Step, Withdraw
 from shmexec.pool.packing import Packer
 from shmexec.pool.spans import SpanMap
 from shmexec.transport.messages import DEPTH, Cost, Kind
@@ -39,6 +38,13 @@ _GRACE = 10.0  # seconds that the workers of a broken pool have for their clean-
 _ASK_AGAIN = 0.1
 
 _pool_numbers = itertools.count()
+
+
+class _Failed:
+    """Some calls could not be sent; now look again."""
+
+
+Step = Pack | Send | Withdraw | Start | _Failed
 
 
 class Pool:
@@ -57,13 +63,7 @@ class Pool:
         self.tally = Tally()
         self._settings = settings
         self._breaks = breaks
-        self._lock = threading.Lock()
-        self._ledger = Ledger(max_workers, DEPTH, eager=settings.method == "fork")
-        self._packer = Packer(self, self.tally.copies)
-        self._numbers = itertools.count(1)
-        self._workers: dict[Any, Worker] = {}  # by seat
-        self._calls: dict[int, Call] = {}  # sent, by number
-        self._dependents: dict[CallFuture, list[Call]] = {}
+        self._workers: dict[Seat, Worker] = {}
         self._start_failures = 0
         self._closing = False
         self._is_cancelling = False  # spans of a map that were not sent yet, too
@@ -75,12 +75,16 @@ class Pool:
         self._owner = os.getpid()
         number = next(_pool_numbers)
         self._event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._hub = _core.Hub.create(self._event)
-        self._crew = Crew(settings, self._hub)
+        hub = _core.Hub.create(self._event)
+        self._ledger = Ledger(max_workers, DEPTH, eager=settings.method == "fork")
+        self.desk = _core.Desk(hub, self._ledger, CallFuture, self, self._feed)
+        self._packer = Packer(self, self.tally.copies, self.desk.learn)
+        self._crew = Crew(settings, hub)
         self._callbacks = CallbackThread(f"shmexec-callbacks-{number}")
         self._collector = Collector(
-            self._hub,
-            self._on_answer,
+            self._event,
+            self.desk,
+            self._on_backlog,
             self._on_death,
             self._on_round,
             self._on_failure,
@@ -100,13 +104,13 @@ class Pool:
         scope: MapScope | None = None,
     ) -> CallFuture:
         """A new call. Raises RuntimeError when the pool is closed, BrokenProcessPool when it is broken."""
-        future = CallFuture(self)
+        future = self.desk.new_future()
         name = failures.name_of(function)
-        return self._submit(Call(next(self._numbers), kind, future, function, args, kwargs, name, scope))
+        return self._submit(Call(self.desk.next_number(), kind, future, function, args, kwargs, name, scope))
 
     def start_map(self, function: Callable[..., Any], scope: MapScope, items: list[tuple[Any, ...]]) -> SpanMap:
         """Call a function on all items, as many at a time as is best. Raises what `submit` does."""
-        with self._lock:
+        with self.desk.lock:
             self._check_open()
         job = SpanMap(self, function, scope, items)
         job.begin()
@@ -114,10 +118,10 @@ class Pool:
 
     def submit_span(self, job: SpanMap, begin: int, items: tuple[tuple[Any, ...], ...], budget: float) -> CallFuture:
         """Some items of a map that began while the pool was open."""
-        future, name = CallFuture(self), failures.name_of(job.function)
+        future, name = self.desk.new_future(), failures.name_of(job.function)
         return self._submit(
             Call(
-                next(self._numbers),
+                self.desk.next_number(),
                 Kind.SPAN,
                 future,
                 job.function,
@@ -135,14 +139,14 @@ class Pool:
     def _submit(self, call: Call) -> CallFuture:
         awaited = self._packer.awaited(call.kind, call.args, call.kwargs)
         call.has_futures = bool(awaited)
-        with self._lock:
+        with self.desk.lock:
             if call.job is None or self._broken is not None:
                 self._check_open()
             elif self._is_cancelling:
                 raise CancelledError
             for other in awaited:
                 if not other.done():
-                    self._dependents.setdefault(other, []).append(call)
+                    self.desk.dependents.setdefault(other, []).append(call)
                     call.missing += 1
             self._ledger.submit(call, blocked=call.missing > 0)
         self._feed()
@@ -151,13 +155,13 @@ class Pool:
     def shutdown(self, *, wait: bool, cancel_futures: bool) -> None:
         """Take no more calls; the workers end when the last is done. May be repeated."""
         cancelled: list[Call] = []
-        with self._lock:
+        with self.desk.lock:
             first, self._closing = not self._closing, True
+            self.desk.is_open = False
             if cancel_futures:
                 self._is_cancelling = True
-                cancelled = [
-                    call for call in self._ledger.pending() if call.state in (CallState.WAITING, CallState.BLOCKED)
-                ]
+                waiting = CallState.WAITING, CallState.BLOCKED, CallState.PACKED
+                cancelled = [call for call in self._ledger.pending() if call.state in waiting]
             collecting = self._collecting
             idle_end = first and not collecting and self._is_idle and not self._workers
         for call in cancelled:
@@ -176,12 +180,12 @@ class Pool:
 
     def processes(self) -> dict[int, WorkerProcess]:
         """The workers that are there, by pid."""
-        with self._lock:
+        with self.desk.lock:
             return {worker.process.pid: worker.process for worker in self._workers.values()}
 
     def counts(self) -> tuple[int, int]:
         """Calls that wait, and calls that workers have."""
-        with self._lock:
+        with self.desk.lock:
             return self._ledger.waiting_count, self._ledger.sent_count
 
     def cancelled(self, future: CallFuture) -> None:
@@ -191,7 +195,7 @@ class Pool:
 
     def forget_in_child(self) -> None:
         """In a process that was forked: this pool is the parent's."""
-        self._lock = threading.Lock()  # whoever held it is not here
+        self.desk.forget_in_child()
         self._closing = True
         self._closed.set()
         self._broken = BrokenProcessPool("this pool belongs to the process that this one was forked from")
@@ -241,24 +245,22 @@ class Pool:
 
     def _take_step(self) -> Step | None:
         """The next step, which is done already if it can be done under the lock."""
-        failed: tuple[Call, BaseException] | None = None
-        with self._lock:
-            step = self._ledger.next_step() if self._broken is None else None
+        with self.desk.lock:
+            failed = self.desk.failed[:]
+            self.desk.failed.clear()
+            step = None if failed or self._broken is not None else self._ledger.next_step()
             if type(step) is Send:
-                failed = self._send(step)
+                self.desk.send(step.seat, step.call)
             elif type(step) is Withdraw:
-                worker = self._workers[step.seat]
-                taken_back = worker.channel.withdraw(step.call.position)
-                self._ledger.withdrawn(step.seat, step.call, taken_back=taken_back)
-                if taken_back and step.call.ships_function:
-                    worker.shipped.withdrawn(step.call.function_number)
-            start_collector = step is None and bool(self._workers) and not self._collecting
+                self.desk.withdraw(step.seat, step.call)
+            start_collector = step is None and not failed and bool(self._workers) and not self._collecting
             self._collecting |= start_collector
         if start_collector:  # under fork, after all workers: a thread that lives at a fork may hold a lock
             self._collector.start()
-        if failed is not None:
-            self._finish(failed[0], error=failed[1])
-        return step
+        for call, error in failed:
+            if error is not None or not call.future.set_running_or_notify_cancel():
+                self._finish(call, error=error)
+        return _Failed() if failed else step
 
     def _pack(self, call: Call) -> None:
         """Pickle a call, in the present thread."""
@@ -266,11 +268,11 @@ class Pool:
             self._finish(call)
             return
         if _core.is_half_full():  # the rest is for the results of the calls that are under way
-            with self._lock:
+            with self.desk.lock:
                 if self._broken is None and self._ledger.try_later(call):
                     return
         error = self._packer.pack(call)
-        with self._lock:
+        with self.desk.lock:
             if isinstance(error, SharedMemoryFull) and self._broken is None and self._ledger.try_later(call):
                 return
             if error is None:
@@ -280,41 +282,11 @@ class Pool:
         if error is not None:
             self._finish(call, error=error)
 
-    def _send(self, step: Send) -> tuple[Call, BaseException] | None:
-        """Under the lock: put a packed call into a worker's ring."""
-        call, worker = step.call, self._workers[step.seat]
-        assert call.packed is not None
-        assert call.function_packed is not None
-        shipped = worker.shipped.part_to_ship(call.function_number, bytes(call.function_packed.data))
-        if call.function_number == 0:
-            call.packed.holds.add_all(call.function_packed.holds)
-        try:
-            position = worker.channel.send(
-                call.kind, call.number, call.function_number, call.packed.holds, shipped, bytes(call.packed.data)
-            )
-        except (MemoryError, ValueError) as error:
-            self._ledger.not_sent(call)
-            return call, error
-        except _core.BadMessage:  # a stray write: its death is judged like any other
-            worker.process.kill()
-            step.seat.is_leaving = True
-            position = None
-        if position is None:
-            step.seat.is_full = True
-            self._ledger.not_sent(call)
-            return None
-        worker.shipped.shipped(call.function_number)
-        call.ships_function = bool(shipped)
-        call.position = position
-        self._calls[call.number] = call
-        self._ledger.sent(step.seat, call)
-        return None
-
     def _start(self) -> None:
         try:
             worker = self._crew.start(as_replacement=self._collecting)
         except BaseException as error:
-            with self._lock:
+            with self.desk.lock:
                 self._ledger.not_started()
                 alone = not self._workers
             if not isinstance(error, Exception):  # Ctrl-C: not the machine's fault
@@ -324,37 +296,64 @@ class Pool:
                 reason.__cause__ = error
                 self._break(reason)
             return
-        with self._lock:
+        with self.desk.lock:
             self.tally.workers_started += 1
             self._workers[worker.seat] = worker
             self._ledger.started(worker.seat)
+            self.desk.watch(worker.seat)
             self._collector.watch(worker)
 
     # ---- what comes back: the collector's thread -------------------------------------------------
 
+    def _on_backlog(self) -> None:
+        """What whoever read the rings has left to this thread."""
+        backlog = self.desk.backlog
+        while backlog:
+            entry = backlog.popleft()
+            if len(entry) == 3:
+                self._set_value(*entry)
+            elif isinstance(entry[0], CallFuture):
+                entry[0]._invoke_callbacks()
+            else:
+                worker = self._workers.get(entry[0])
+                if worker is not None and entry[1] is None:
+                    worker.process.kill()  # it wrote where it should not: its death is judged like any other
+                elif worker is not None:
+                    self._on_answer(worker, entry[1])
+            del entry
+
+    def _set_value(self, future: CallFuture, value: object, error: BaseException | None) -> None:
+        if not future.done():  # the pool may have been broken meanwhile
+            if error is None:
+                future.set_result(value)
+            else:
+                future.set_exception(error)
+
     def _on_answer(self, worker: Worker, message: _core.Message) -> None:
         match message.kind:
-            case Kind.RESULT | Kind.FAILURE:
-                call = self._calls.pop(message.call, None)
+            case Kind.RESULT | Kind.ATOM | Kind.FAILURE:
+                cost = Cost.unpack(message.first)
+                with self.desk.lock:
+                    call = self.desk.find_call(worker.seat, message.call)
+                    if call is not None:
+                        self.desk.note_answer(cost.bytes_by_name, cost.bytes_copied, cost.seconds)
                 if call is None:
                     return
-                cost = Cost.unpack(message.first)
-                self.tally.note_answer(cost)
-                if message.kind == Kind.RESULT:
+                self.tally.copies.add(cost.copies)
+                if message.kind != Kind.FAILURE:
                     packed = Packed(message.second, message.holds, cost.bytes_by_name, cost.bytes_copied)
                     self._finish(call, packed=packed, cost=cost)
                 else:
                     self._finish(call, error=failures.load_exception(message.second))
             case Kind.READY:
                 self._start_failures = 0
-                with self._lock:
+                with self.desk.lock:
                     worker.seat.is_ready = True
             case Kind.LEAVING:
-                with self._lock:
-                    for call in self._ledger.leaving(worker.seat):
-                        self._calls.pop(call.number, None)
+                with self.desk.lock:
+                    self._ledger.leaving(worker.seat)
             case Kind.UNREADY:
-                with self._lock:
+                with self.desk.lock:
                     worker.seat.is_leaving = True
                 error = failures.load_exception(message.second)
                 reason = BrokenProcessPool(f"the initializer failed: {type(error).__name__}: {error}")
@@ -362,15 +361,14 @@ class Pool:
                 self._break(reason)
 
     def _on_death(self, worker: Worker) -> None:
-        with self._lock:
+        with self.desk.lock:
             sent = list(worker.seat.sent)
             victim = next((call for call in sent if worker.channel.was_started(call.position)), None)
             expected = worker.seat.is_leaving or (self._closing and self._is_idle)
             self._ledger.died(worker.seat, victim)
-            for call in sent:
-                self._calls.pop(call.number, None)
+            self.desk.unwatch(worker.seat)
         code = self._crew.bury(worker)  # before anybody learns of it: what the worker held is there again
-        with self._lock:
+        with self.desk.lock:
             del self._workers[worker.seat]
         if victim is not None or not expected:
             self.tally.workers_died += 1
@@ -393,10 +391,10 @@ class Pool:
     def _on_round(self) -> float | None:
         """How long the collector may sleep: for ever (None), so many seconds, or it ends."""
         _core.answer_trim()  # who asked may be a worker that waits for memory
-        with self._lock:
+        with self.desk.lock:
             self._ledger.look_again()
         self._feed()
-        with self._lock:
+        with self.desk.lock:
             ending = self._broken is not None or (self._closing and self._is_idle)
             stopping = [worker for worker in self._workers.values() if ending and not worker.seat.is_leaving]
             for worker in stopping:
@@ -424,15 +422,15 @@ class Pool:
         self, call: Call, *, packed: Packed | None = None, error: BaseException | None = None, cost: Cost | None = None
     ) -> None:
         """The call is over: its future is done (or was cancelled), its arguments go."""
-        with self._lock:
-            if call.state is CallState.ENDED:
+        with self.desk.lock:
+            if call.state == CallState.ENDED:
                 return
-            job, was_sent = call.job, call.state is CallState.SENT
+            job, was_sent = call.job, call.state == CallState.SENT or call.has_begun
             self._ledger.ended(call)
             self._handing_over += job is not None
         call.release()
         if packed is not None:
-            call.future.set_packed(packed)
+            call.future.set_result(Unread(packed))
         elif error is not None and (call.future.running() or call.future.set_running_or_notify_cancel()):
             call.future.set_exception(error)
         self._release_dependents(call.future)
@@ -446,30 +444,27 @@ class Pool:
         try:
             job.done(call.begin, call.begin + call.count, cost, answer, was_sent=was_sent)
         finally:
-            with self._lock:
+            with self.desk.lock:
                 self._handing_over -= 1
                 closing = self._closing
             if closing and not self._collector.is_current_thread():
                 self._wake()
 
     def _release_dependents(self, future: CallFuture) -> None:
-        with self._lock:
-            for call in self._dependents.pop(future, ()):
-                call.missing -= 1
-                if call.missing == 0:
-                    self._ledger.unblock(call)
+        with self.desk.lock:
+            self.desk.release_dependents(future)
 
     def _break(self, reason: BaseException) -> None:
         """No call can be served any more: all fail, the workers end."""
-        with self._lock:
+        with self.desk.lock:
             if self._broken is not None:
                 return
             self._broken, self._broken_by = reason, str(reason)
+            self.desk.is_open = False
             pending = self._ledger.pending()
             for worker in self._workers.values():
                 worker.seat.is_leaving = True
         for call in pending:
-            self._calls.pop(call.number, None)
             self._finish(call, error=_alike(reason))
         self._wake()
 
@@ -480,21 +475,23 @@ class Pool:
         for process in self.processes().values():
             process.kill()
         self._break(reason)
-        with self._lock:
+        with self.desk.lock:
             self._closing = True
+            self.desk.is_open = False
             self._closed.set()
 
     def _wake(self) -> None:
-        with self._lock:
+        with self.desk.lock:
             if not self._closed.is_set():
-                self._collector.wake()
+                self.desk.ring()
 
     def _end(self) -> None:
         """The last step of the pool: no worker is left."""
         self._crew.close()
         self._callbacks.close(wait=False)  # nobody may ever call shutdown
-        with self._lock:
+        with self.desk.lock:
             self._closed.set()
+            self.desk.close()
             os.close(self._event)
 
 

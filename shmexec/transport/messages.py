@@ -15,6 +15,8 @@ READY
 RESULT           `Cost`                                 the value; of a CHUNK, the list of values; of a
                                                         SPAN, an `Outcome`: of as many items as the
                                                         budget was enough for, one at least
+ATOM             `Cost`                                 the value, which plain pickle reads without
+                                                        running anybody's code
 FAILURE          `Cost`                                 an exception (`shmexec.pickling.failures`)
 UNREADY                                                 the initializer's exception
 LEAVING                                                 (it has run `max_tasks` calls)
@@ -43,6 +45,7 @@ class Kind(IntEnum):
     UNREADY = 7
     LEAVING = 8
     SPAN = 9
+    ATOM = 10
 
 
 _COST = struct.Struct("<QQd")

@@ -79,6 +79,16 @@ class Loop:
         """Run tasks until the parent says stop, or the last that this worker may run is done."""
         while True:
             ending.raise_if_ending()
+            if self._left is None:  # until something comes that takes more than calling a function
+                _core.serve_calls(
+                    self._channel,
+                    self._hub,
+                    self._functions,
+                    ending.raise_if_ending,
+                    self._pack_served,
+                    self._answer_served,
+                    self._fail,
+                )
             message = self._channel.next_task()
             if message is None:
                 _core.answer_trim()  # who asked while this worker was busy did not ring; who asks now does
@@ -99,15 +109,31 @@ class Loop:
 
     def _run_task(self, message: _core.Message) -> None:
         begun = time.perf_counter()
-        kind = Kind.RESULT
         try:
-            packed, copies = self._call(message)
+            answer = self._call(message)
         except BaseException as error:
-            ending.raise_if_ending()
-            kind, packed, copies = Kind.FAILURE, failures.pack_exception(error), ()
-            _forget_frames(error)
-        cost = Cost(packed.bytes_by_name, packed.bytes_copied, time.perf_counter() - begun, copies)
-        self._answer(kind, message.call, cost.pack(), packed)
+            self._fail(message.call, error, time.perf_counter() - begun)
+        else:
+            self._answer_served(message.call, answer, time.perf_counter() - begun)
+
+    def _fail(self, call: int, error: BaseException, seconds: float) -> None:
+        """A call has raised."""
+        ending.raise_if_ending()
+        packed = failures.pack_exception(error)
+        _forget_frames(error)
+        cost = Cost(packed.bytes_by_name, packed.bytes_copied, seconds)
+        self._answer(Kind.FAILURE, call, cost.pack(), packed)
+
+    def _pack_served(self, box: list[Any], function: Callable[..., Any]) -> Answer:
+        return self._pack_value(box, failures.name_of(function), is_chunk=False)
+
+    def _answer_served(self, call: int, answer: Answer | bytes, seconds: float) -> None:
+        if isinstance(answer, bytes):  # an atom
+            self._answer(Kind.ATOM, call, Cost(seconds=seconds).pack(), Packed(answer, _core.Holds()))
+            return
+        packed, copies = answer
+        cost = Cost(packed.bytes_by_name, packed.bytes_copied, seconds, copies)
+        self._answer(Kind.RESULT, call, cost.pack(), packed)
 
     def _call(self, message: _core.Message) -> Answer:
         """Everything of a task that its author's code takes part in. The arguments are gone when this returns."""

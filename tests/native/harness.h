@@ -12,6 +12,7 @@
 #endif
 
 #include "fork.h"
+#include "hub.h"
 #include "outbox.h"
 #include "owner.h"
 #include "slot.h"

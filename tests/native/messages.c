@@ -232,7 +232,7 @@ static void answers_of_a_dead_worker_are_read_and_the_rest_is_reaped(uint64_t by
         channel->worker_slot = slot;
         pid_t pid = spawn();
         if (!pid) {
-            static sx_hub_t hub = {.waiting = 1};
+            static sx_hub_t hub = {.word = SX_COLLECTOR};
             int event = open("/dev/null", O_WRONLY);
             memset(&outbox, 0, sizeof outbox);
             join(&worker, &parent, slot);
@@ -243,7 +243,7 @@ static void answers_of_a_dead_worker_are_read_and_the_rest_is_reaped(uint64_t by
             on_step = kill_at_step;
             for (int i = 0; i < 3; i++) {
                 CHECK(publish(x, 2, bytes) == 0);
-                atomic_store(&hub.waiting, 1);
+                atomic_store(&hub.word, i % 2 ? SX_LEADER : SX_COLLECTOR);
                 sx_hub_ring(&hub, event); /* killed before the write: its death is the ring */
             }
             sx_heap_release(&worker, x[0].block);

@@ -1,0 +1,507 @@
+# Calls, and which worker has which: a state machine without I/O, whose every step can be taken without running Python code.
+#
+# Guarantees
+#   - each call that was submitted ends exactly once: answered, failed, or cancelled before it was begun
+#   - a call that a worker had begun is given to no other worker; one that it had not begun is never lost
+#   - calls begin in the order of their submission, but for those that come back from a worker, which go first
+# Assumption: the caller holds the pool's lock.
+#
+# The life of a call:
+#
+#    BLOCKED -> WAITING -> PACKING -> PACKED -> SENT -> ENDED
+#       (its arguments         ^         ^        |
+#        are futures)          |         '--------'  given back: withdrawn for an idle worker, or its worker died
+#        before it began
+#                              '--- in the hands of the thread that pickles it
+#    from BLOCKED, WAITING and PACKED also -> ENDED (cancelled), from PACKING (cannot be pickled), from PACKED (cannot be sent)
+#    from PACKING also -> WAITING (no memory for its arguments): nothing is packed until a call has ended
+#    a call of atoms is packed as it is submitted: WAITING -> PACKED when it is its turn
+#
+# Some facts: a call that the parent learns of, answers and sends the next for takes it 2 us; a call may take the worker less, or
+# an hour. What is packed ahead holds memory; a call of atoms holds none.
+# What this means for us: a worker is told of `depth` calls ahead, and of calls of atoms as many as keep it busy for some
+# milliseconds, measured; whatever it has not begun can be withdrawn when another worker is idle.
+
+from collections import OrderedDict, deque
+
+cimport cython
+
+from cpython.pythread cimport (
+    NOWAIT_LOCK, PyThread_acquire_lock, PyThread_allocate_lock, PyThread_free_lock, PyThread_get_thread_ident,
+    PyThread_release_lock, PyThread_type_lock, WAIT_LOCK,
+)
+
+cdef extern from "pythread.h" nogil:
+    ctypedef enum PyLockStatus:
+        PY_LOCK_FAILURE
+        PY_LOCK_ACQUIRED
+        PY_LOCK_INTR
+    PyLockStatus PyThread_acquire_lock_timed(PyThread_type_lock lock, long long microseconds, int may_be_interrupted)
+
+cpdef enum CallState:
+    BLOCKED = 1
+    WAITING
+    PACKING
+    PACKED
+    SENT
+    ENDED
+
+cdef enum:
+    DEEPEST = 192           # calls of atoms that a worker is told of ahead
+    BUSY_NANOSECONDS = 4000000  # and for how long they should keep it busy: a slice of the scheduler
+
+
+cdef class Lock:
+    """Mutual exclusion for sections in C and in Python. Who waits for it waits without the GIL."""
+    cdef PyThread_type_lock lock
+
+    def __cinit__(self):
+        self.lock = PyThread_allocate_lock()
+        if self.lock == NULL:
+            raise MemoryError
+
+    def __dealloc__(self):
+        if self.lock != NULL:
+            PyThread_free_lock(self.lock)
+
+    cdef void take(self) noexcept:
+        if not PyThread_acquire_lock(self.lock, NOWAIT_LOCK):
+            with nogil:
+                PyThread_acquire_lock(self.lock, WAIT_LOCK)
+
+    cdef void drop(self) noexcept:
+        PyThread_release_lock(self.lock)
+
+    def __enter__(self):
+        self.take()
+
+    def __exit__(self, *exception):
+        self.drop()
+
+
+cdef class Packed:
+    """Bytes on their way, the blocks that they name, and how many bytes of data went by name or were copied."""
+    cdef readonly object data  # bytes, or a memoryview of a spilled block
+    cdef readonly Holds holds
+    cdef readonly uint64_t bytes_by_name
+    cdef readonly uint64_t bytes_copied
+
+    def __init__(self, data, Holds holds not None, uint64_t bytes_by_name=0, uint64_t bytes_copied=0):
+        self.data = data
+        self.holds = holds
+        self.bytes_by_name = bytes_by_name
+        self.bytes_copied = bytes_copied
+
+
+cdef class Recent:
+    """Which functions a worker has, the least recently used of them first: the same on both sides of a channel."""
+    cdef object table
+    cdef Py_ssize_t size
+    cdef uint64_t last  # nothing changes if it is used again
+
+    def __init__(self, Py_ssize_t size):
+        self.table = OrderedDict()
+        self.size = size
+        self.last = 0
+
+    cpdef bint use(self, uint64_t number) except -1:
+        if number == self.last:
+            return True
+        if number not in self.table:
+            return False
+        self.table.move_to_end(number)
+        self.last = number
+        return True
+
+    cpdef add(self, uint64_t number, value):
+        self.table[number] = value
+        self.last = number
+        if len(self.table) > self.size:
+            self.table.popitem(False)
+
+    cpdef set(self, uint64_t number, value):
+        self.table[number] = value
+
+    cpdef get(self, uint64_t number):
+        return self.table.get(number)
+
+    cpdef drop(self, uint64_t number):
+        self.table.pop(number, None)
+        self.last = 0
+
+
+cdef class Seat:
+    """A worker, as far as calls go."""
+    cdef readonly uint64_t number
+    cdef readonly Channel channel
+    cdef readonly Recent shipped
+    cdef readonly list sent  # of calls, in the order of its ring
+    cdef public bint is_ready
+    cdef public bint is_leaving  # takes no more calls
+    cdef public bint is_full     # its ring is, of calls that were withdrawn and that it has not skipped yet
+    cdef uint64_t used           # the later, the warmer its caches
+
+    def __init__(self, uint64_t number, Channel channel=None, Recent shipped=None):
+        self.number = number
+        self.channel = channel
+        self.shipped = shipped
+        self.sent = []
+
+    cdef Py_ssize_t room(self, Py_ssize_t depth) noexcept:
+        return 0 if self.is_leaving or self.is_full else depth - len(self.sent)
+
+
+cdef class Call:
+    """One call of a function, or of one function on several items (CHUNK, SPAN)."""
+    cdef readonly uint64_t number
+    cdef readonly object kind
+    cdef readonly object future
+    cdef public object function  # until it is packed; of a call of atoms to the end
+    cdef public tuple args
+    cdef public dict kwargs
+    cdef public object scope
+    cdef public object job       # the SpanMap of a SPAN
+    cdef readonly uint64_t begin  # its first item
+    cdef readonly uint64_t count
+    cdef readonly double budget
+    cdef public bint has_futures  # among the arguments
+    cdef public uint64_t missing  # those that are not done
+    cdef public int state
+    cdef public uint64_t function_number
+    cdef public Packed function_packed
+    cdef public Packed packed
+    cdef bint is_atoms           # packed as it was submitted: holds no memory, and its future is pending until it is sent
+    cdef public bint has_begun   # sent, and cannot be taken back
+    cdef public bint ships_function  # in that ring, for the first time
+    cdef public uint64_t position    # in the ring of the worker that has it
+    cdef Seat seat               # that worker
+    cdef object text
+
+    def __init__(self, uint64_t number, kind, future, function, tuple args, dict kwargs, str name, scope=None, job=None,
+                 uint64_t begin=0, uint64_t count=0, double budget=0.0):
+        self.number = number
+        self.kind = kind
+        self.future = future
+        self.function = function
+        self.args = args
+        self.kwargs = kwargs
+        self.text = name
+        self.scope = scope
+        self.job = job
+        self.begin = begin
+        self.count = count
+        self.budget = budget
+        self.state = WAITING
+
+    @property
+    def name(self):
+        """Of the function, for messages."""
+        if self.text is None:
+            self.text = self.function.__qualname__
+        return self.text
+
+    cpdef release(self):
+        """The call is over: what its arguments held goes."""
+        if self.text is None and self.function is not None and not self.is_atoms:
+            self.name
+        self.function = self.scope = self.job = None
+        self.args = ()
+        self.kwargs = None
+        packed, function_packed = self.packed, self.function_packed
+        self.packed = self.function_packed = None
+        if packed is not None:
+            packed.holds.release()
+        if function_packed is not None and not self.is_atoms:
+            function_packed.holds.release()
+
+
+@cython.no_gc  # made under the lock: nothing there may set off the collection of garbage
+cdef class Pack:
+    """Pickle this call; then `packed` or `ended`."""
+    cdef readonly Call call
+
+    def __init__(self, Call call):
+        self.call = call
+
+
+@cython.no_gc
+cdef class Send:
+    """Put this call into this worker's ring; then `sent`."""
+    cdef readonly Seat seat
+    cdef readonly Call call
+
+    def __init__(self, Seat seat, Call call):
+        self.seat = seat
+        self.call = call
+
+
+@cython.no_gc
+cdef class Withdraw:
+    """Try to take this call back, which waits behind another while a worker has nothing to do; then `withdrawn`."""
+    cdef readonly Seat seat
+    cdef readonly Call call
+
+    def __init__(self, Seat seat, Call call):
+        self.seat = seat
+        self.call = call
+
+
+@cython.no_gc
+cdef class Start:
+    """Start a worker; then `started` or `not_started`."""
+
+
+cdef class Ledger:
+    """Which calls there are, and which worker has which.
+
+    Parameters
+    ----------
+    max_workers : int
+    depth : int
+        Calls that a worker is told of at a time: the one that it runs, and those that wait.
+    eager : bool
+        Start all workers with the first call, not each when it is needed.
+    """
+    cdef readonly list seats
+    cdef bint eager
+    cdef Py_ssize_t max_workers, depth, deep, starting, packing_count
+    cdef set blocked
+    cdef object waiting, packed_calls
+    cdef bint is_starved         # no memory for arguments, until some call ends
+    cdef uint64_t ends           # counts
+    cdef double nanoseconds      # that a call takes, of late
+    cdef Py_ssize_t sent_calls
+
+    def __init__(self, Py_ssize_t max_workers, Py_ssize_t depth, *, bint eager=False):
+        self.seats = []
+        self.eager = eager
+        self.max_workers = max_workers
+        self.depth = self.deep = depth
+        self.blocked = set()
+        self.waiting = deque()
+        self.packed_calls = deque()
+
+    # -- events: calls
+
+    cpdef submit(self, Call call, bint blocked=False):
+        """A new call; blocked: its arguments are not there yet."""
+        call.state = BLOCKED if blocked else WAITING
+        if blocked:
+            self.blocked.add(call)
+        elif call.is_atoms and not self.waiting and not self.packing_count:
+            call.state = PACKED
+            self.packed_calls.append(call)
+        else:
+            self.waiting.append(call)
+
+    cpdef unblock(self, Call call):
+        """Its arguments are there."""
+        if call.state == BLOCKED:
+            self.blocked.discard(call)
+            call.state = WAITING
+            self.waiting.append(call)
+
+    def packed(self, Call call):
+        """It is pickled, and can be sent."""
+        self.packing_count -= 1
+        call.state = PACKED
+        self.packed_calls.append(call)
+
+    def try_later(self, Call call):
+        """There is no memory for its arguments now. False: no call is left whose end could free some."""
+        if not (self.packed_calls or self.packing_count > 1 or self.sent_calls):
+            return False
+        self.packing_count -= 1
+        self.is_starved = True
+        call.state = WAITING
+        self.waiting.appendleft(call)
+        return True
+
+    cpdef sent(self, Seat seat, Call call):
+        """It is in the worker's ring."""
+        call.state = SENT
+        call.seat = seat
+        call.has_begun = False
+        seat.sent.append(call)
+        self.sent_calls += 1
+
+    cpdef not_sent(self, Call call):
+        """It could not be put into the worker's ring."""
+        self.packed_calls.appendleft(call)
+
+    cpdef cannot_send(self, Call call):
+        """It is in the caller's hands, who ends it."""
+        call.state = PACKING
+        self.packing_count += 1
+
+    cpdef look_again(self):
+        """The workers may have skipped withdrawn calls: their rings may have room again."""
+        for seat in self.seats:
+            (<Seat> seat).is_full = False
+
+    cpdef withdrawn(self, Seat seat, Call call, bint taken_back):
+        """It was taken back from the ring, or had been begun."""
+        if taken_back:
+            self.take_from(seat, call)
+            call.state = PACKED
+            self.packed_calls.appendleft(call)
+        else:
+            call.has_begun = True
+
+    cdef void take_from(self, Seat seat, Call call):
+        if seat.sent[0] is call:
+            del seat.sent[0]
+        else:
+            seat.sent.remove(call)
+        call.seat = None
+        self.sent_calls -= 1
+
+    cpdef ended(self, Call call):
+        """It was answered, failed or cancelled."""
+        cdef int state = call.state
+        call.state = ENDED
+        self.is_starved = False
+        if state == SENT:
+            self.ends += 1
+            call.seat.used = self.ends
+            self.take_from(call.seat, call)
+        elif state == BLOCKED:
+            self.blocked.discard(call)
+        elif state == WAITING:
+            self.waiting.remove(call)
+        elif state == PACKING:
+            self.packing_count -= 1
+        elif state == PACKED:
+            self.packed_calls.remove(call)
+
+    cdef void note(self, double nanoseconds) noexcept:
+        """What a call has taken."""
+        self.nanoseconds = 0.5 * (self.nanoseconds + nanoseconds)
+        self.deep = <Py_ssize_t> min(<double> DEEPEST, max(<double> self.depth, BUSY_NANOSECONDS / (self.nanoseconds + 1.0)))
+
+    # -- events: workers
+
+    def started(self, Seat seat):
+        """A worker is coming up: it can be sent calls, which it finds when it is ready."""
+        self.starting -= 1
+        self.seats.append(seat)
+
+    def not_started(self):
+        """No worker could be started: there are as many as there can be."""
+        self.starting -= 1
+        self.max_workers = max(1, len(self.seats) + self.starting)
+
+    def leaving(self, Seat seat):
+        """The worker takes no more calls: those that it was sent and has not answered come back."""
+        seat.is_leaving = True
+        self.give_back(seat)
+
+    def died(self, Seat seat, Call victim):
+        """The worker is dead. Its calls come back, but for the `victim`, which it had begun; the caller ends that."""
+        if victim is not None:
+            self.take_from(seat, victim)
+            self.cannot_send(victim)
+            victim.has_begun = True
+        seat.is_leaving = True
+        self.give_back(seat)
+        self.seats.remove(seat)
+
+    cdef give_back(self, Seat seat):
+        for item in reversed(seat.sent):
+            call = <Call> item
+            call.state = PACKED
+            call.seat = None
+            self.packed_calls.appendleft(call)
+        self.sent_calls -= len(seat.sent)
+        seat.sent.clear()
+
+    # -- questions
+
+    def pending(self):
+        """All calls that have not ended, but those that some thread is pickling."""
+        sent = [call for seat in self.seats for call in (<Seat> seat).sent]
+        return [*sent, *self.packed_calls, *self.waiting, *self.blocked]
+
+    @property
+    def is_idle(self):
+        """Whether no call is left."""
+        return not (self.blocked or self.waiting or self.packed_calls or self.packing_count or self.sent_calls)
+
+    @property
+    def waiting_count(self):
+        return len(self.blocked) + len(self.waiting) + len(self.packed_calls) + self.packing_count
+
+    @property
+    def sent_count(self):
+        return self.sent_calls
+
+    cdef bint wants_worker(self):
+        """For one more call than there are."""
+        if len(self.seats) + self.starting >= self.max_workers:
+            return False
+        return self.eager or not self.idle_count()
+
+    cdef Py_ssize_t idle_count(self):
+        cdef Py_ssize_t idle = self.starting
+        for item in self.seats:
+            idle += not ((<Seat> item).is_leaving or (<Seat> item).sent)
+        return idle
+
+    def next_step(self):
+        """What to do next, or None until something happens."""
+        cdef Seat seat
+        cdef Call call
+        cdef Py_ssize_t demand, room
+        if self.packed_calls and (seat := self.seat_for(self.packed_calls[0])) is not None:
+            return Send(seat, self.packed_calls.popleft())
+        demand = len(self.waiting) + len(self.packed_calls) + self.packing_count
+        wanted = demand > 0 if self.eager else demand > self.idle_count()
+        if wanted and len(self.seats) + self.starting < self.max_workers:
+            self.starting += 1
+            return Start()
+        if self.waiting:
+            call = self.waiting[0]
+            room = self.starting * self.depth
+            for item in self.seats:
+                room += max(0, (<Seat> item).room(self.depth))
+            if call.is_atoms and call.packed is not None:
+                if not self.packing_count:  # else it would overtake
+                    call.state = PACKED
+                    self.packed_calls.append(self.waiting.popleft())
+                    return self.next_step()
+            elif not self.is_starved and room > len(self.packed_calls) + self.packing_count:
+                self.waiting.popleft()
+                call.state = PACKING
+                self.packing_count += 1
+                return Pack(call)
+        if not demand:
+            return self.hold_up()
+        return None
+
+    cdef Seat seat_for(self, Call call):
+        """The worker with the fewest calls; of several the one that has answered last: its caches are the warmest."""
+        cdef Seat best = None, seat
+        cdef Py_ssize_t depth = self.deep if call.is_atoms else self.depth
+        for item in self.seats:
+            seat = <Seat> item
+            if seat.room(depth) > 0:
+                if best is None or len(seat.sent) < len(best.sent) or (len(seat.sent) == len(best.sent) and seat.used >= best.used):
+                    best = seat
+        return best
+
+    cdef Withdraw hold_up(self):
+        """A call that waits behind another while somebody is idle."""
+        cdef Seat longest = None, seat
+        cdef bint idle = False
+        for item in self.seats:
+            seat = <Seat> item
+            if seat.is_leaving:
+                continue
+            if not seat.sent:
+                idle = True
+            elif len(seat.sent) > 1 and not (<Call> seat.sent[len(seat.sent) - 1]).has_begun:
+                if longest is None or len(seat.sent) > len(longest.sent):
+                    longest = seat
+        if not idle or longest is None:
+            return None
+        return Withdraw(longest, longest.sent[len(longest.sent) - 1])

@@ -1,0 +1,518 @@
+# The parent's side of a pool as far as it takes no Python code: calls of atoms in, answers out, and who collects them.
+#
+# Purpose: a call's way there and back in a few microseconds, in the thread that asks.
+# Guarantees
+#   D1 one thread at a time has the baton, and it alone reads the answer rings; whatever stops a leader (its answer, a time-out, a
+#      signal handler that raises), it lays the baton down, and the collector is rung for what comes from then on (hub.h)
+#   D2 between an answer's leaving its ring and its future's end no Python code runs, unless it is a finalizer's: a signal
+#      handler cannot raise there. What takes Python (a condition to acquire, callbacks, a map, a failure) goes to the
+#      collector, which is no thread that gets signals
+#   D3 user code never runs under the lock, nor does anything that may set off the collection of garbage
+# Assumptions: the GIL is held but where `nogil` says; the ledger and the seats are touched under the lock, which the pool's
+# Python code takes, too.
+#
+# `backlog` holds what is left for the collector: (seat, message), (future, unread value), or a future that has callbacks.
+
+import pickle
+import sys
+import types
+
+import cloudpickle
+from cpython.dict cimport PyDict_GetItem
+from cpython.object cimport PyObject, PyTypeObject
+from libc.string cimport memcpy
+
+cdef enum:
+    NOBODY
+    LEADER
+    COLLECTOR
+
+cdef enum:
+    KIND_CALL = 1
+    KIND_RESULT = 5
+    KIND_ATOM = 10
+    LONGEST_ATOMS = 2048
+    MOST_ANSWERS = 512  # in one go: then others may have the GIL
+
+ctypedef struct cost_t:
+    uint64_t bytes_by_name
+    uint64_t bytes_copied
+    double seconds
+
+cdef object dumps = pickle.dumps
+cdef object loads = pickle.loads
+cdef object by_value_modules = cloudpickle.list_registry_pickle_by_value
+cdef dict modules = sys.modules
+cdef dict NO_KEYWORDS = {}
+cdef tuple NO_ARGUMENTS = ()
+cdef Holds NO_HOLDS = Holds()
+
+
+cdef bint are_atoms(tuple values):
+    """Whether plain pickle says all of these; long ones are found out afterwards."""
+    for value in values:
+        kind = type(value)
+        if not (kind is int or kind is float or kind is str or value is None or kind is bool or kind is bytes or kind is complex):
+            return False
+        if kind is str and len(<str> value) > LONGEST_ATOMS or kind is bytes and len(<bytes> value) > LONGEST_ATOMS:
+            return False
+    return True
+
+
+cdef class Known:
+    """A function that workers import: its number, and how it is shipped."""
+    cdef uint64_t number
+    cdef Packed packed
+    cdef object module, space, name
+
+    cdef bint is_current(self, function):
+        """Whether its name still leads to it."""
+        cdef PyObject *module = PyDict_GetItem(modules, self.module)
+        cdef PyObject *found
+        if module == NULL or (<object> module) is not self.space or by_value_modules():
+            return False
+        found = PyDict_GetItem(self.space.__dict__, self.name)
+        return found != NULL and (<object> found) is function
+
+
+cdef class Desk:
+    """Where the calls of one pool go out and come in.
+
+    Parameters
+    ----------
+    hub : Hub
+    ledger : Ledger
+    future_type : type
+        A LazyFuture.
+    pool : object
+        What the futures are of.
+    feed : callable
+        Does what is to be done next in Python.
+    """
+    cdef readonly Lock lock
+    cdef readonly Ledger ledger
+    cdef readonly object backlog
+    cdef readonly dict dependents     # future: calls that wait for it; under the lock
+    cdef readonly list failed         # (call, error), of sending; under the lock
+    cdef public bint is_open          # takes calls; under the lock
+    cdef readonly uint64_t calls_done, bytes_by_name_out, bytes_copied_out
+    cdef Hub hub
+    cdef object future_type, pool, feed
+    cdef uint64_t numbers
+    cdef dict known
+    cdef list watched                 # of seats
+    cdef sx_channel_t *channels[MOST_RINGS]  # theirs; only who has the baton takes one away
+    cdef sx_crew_t crew
+    cdef sx_spin_t pauses
+    cdef int holder                   # of the baton
+    cdef unsigned long owner          # that thread
+    cdef bint is_wanted               # by the collector, which cannot be refused
+    cdef bint has_ended               # the event is closed, or this is a forked child
+
+    def __init__(self, Hub hub, Ledger ledger, future_type, pool, feed):
+        self.lock = Lock()
+        self.ledger = ledger
+        self.backlog = deque()
+        self.dependents = {}
+        self.failed = []
+        self.is_open = True
+        self.hub = hub
+        self.future_type, self.pool, self.feed = future_type, pool, feed
+        self.known = {}
+        self.watched = []
+        self.crew.heap = hub.block.heap
+        self.crew.channels = self.channels
+        self.crew.count = 0
+        memset(&self.pauses, 0, sizeof(self.pauses))
+        self.holder = NOBODY
+        sx_hub_leave(hub.hub, &self.crew, hub.event)
+
+    # ---- calls
+
+    cpdef uint64_t next_number(self):
+        self.numbers += 1
+        return self.numbers
+
+    cpdef LazyFuture new_future(self):
+        cdef LazyFuture future
+        future = <LazyFuture> (<PyTypeObject *> self.future_type).tp_new(self.future_type, <PyObject *> NO_ARGUMENTS, NULL)
+        future.desk, future.pool = self, self.pool
+        return future
+
+    def learn(self, function, uint64_t number, Packed packed):
+        """This function is found by its module and name, and takes no memory to ship."""
+        cdef Known known = Known.__new__(Known)
+        if type(function) not in (types.FunctionType, types.BuiltinFunctionType) or function in self.known:
+            return
+        known.number, known.packed = number, packed
+        known.module, known.name = function.__module__, function.__qualname__
+        known.space = sys.modules.get(known.module)
+        if len(packed.data) < LONGEST_ATOMS // 2 and type(known.space) is types.ModuleType and "." not in known.name:
+            self.known[function] = known
+
+    def submit(self, function, tuple args):
+        """The future of a call of a known function with atoms; None: it is another, or the pool has first to do something."""
+        cdef PyObject *found
+        cdef Known known
+        cdef Call call
+        cdef LazyFuture future
+        cdef bint rest
+        cdef type kind = type(function)
+        if not self.is_open or not (kind is types.FunctionType or kind is types.BuiltinFunctionType):
+            return None
+        found = PyDict_GetItem(self.known, function)
+        if found == NULL or not are_atoms(args):
+            return None
+        known = <Known> found
+        if not known.is_current(function):
+            return None
+        data = dumps((args, NO_KEYWORDS), 5)
+        if len(<bytes> data) > LONGEST_ATOMS:
+            return None
+        future = self.new_future()
+        call = Call.__new__(Call)
+        call.kind, call.future, call.function, call.args = KIND_CALL, future, function, ()
+        call.packed = Packed.__new__(Packed)
+        call.packed.data, call.packed.holds = data, NO_HOLDS
+        call.function_number, call.function_packed = known.number, known.packed
+        call.is_atoms = True
+        self.lock.take()
+        if not self.is_open or self.ledger.wants_worker():
+            self.lock.drop()
+            return None
+        self.numbers += 1
+        call.number = self.numbers
+        self.ledger.submit(call)
+        rest = self.pump_and_drop()
+        if rest:
+            self.feed()
+        elif self.holder == NOBODY and sx_crew_has_answer(&self.crew):
+            self.help()
+        return future
+
+    cdef bint pump_and_drop(self):
+        try:
+            return self.pump()
+        finally:
+            self.lock.drop()
+
+    cdef bint pump(self):
+        """Under the lock: hand out what is packed. True: there is something to do in Python."""
+        cdef Ledger ledger = self.ledger
+        cdef Call call
+        cdef Seat seat
+        cdef Withdraw step
+        while True:
+            if ledger.packed_calls:
+                call = <Call> ledger.packed_calls[0]
+                seat = ledger.seat_for(call)
+                if seat is None:
+                    return len(ledger.seats) + ledger.starting < ledger.max_workers
+                ledger.packed_calls.popleft()
+                self.send(seat, call)
+                if self.failed:
+                    return True
+            elif ledger.waiting:
+                return True
+            else:
+                step = ledger.hold_up()
+                if step is None:
+                    return False
+                self.withdraw(step.seat, step.call)
+
+    cpdef send(self, Seat seat, Call call):
+        """Under the lock: put a packed call into a worker's ring, if it is not full."""
+        cdef LazyFuture future = <LazyFuture> call.future
+        cdef int64_t position
+        cdef bint is_known = call.function_number != 0 and seat.shipped.use(call.function_number)
+        if call.is_atoms and future.state != PENDING:
+            self.ledger.cannot_send(call)
+            self.failed.append((call, None))  # cancelled
+            return
+        if call.function_number == 0:
+            call.packed.holds.add_all(call.function_packed.holds)
+        shipped = b"" if is_known else call.function_packed.data
+        try:
+            position = seat.channel.put(
+                call.kind, call.number, call.function_number, call.packed.holds, shipped, call.packed.data
+            )
+        except BadMessage:  # a stray write: its death is judged like any other
+            seat.is_leaving = True
+            self.backlog.append((seat, None))
+            self.call_collector()
+            position = -1
+        except (MemoryError, ValueError) as error:
+            self.ledger.cannot_send(call)
+            self.failed.append((call, error))
+            return
+        if position < 0:
+            seat.is_full = True
+            self.ledger.not_sent(call)
+            return
+        if call.function_number and not is_known:
+            seat.shipped.add(call.function_number, None)
+        call.ships_function = not is_known
+        call.position = position
+        if call.is_atoms:
+            future.state = RUNNING
+        self.ledger.sent(seat, call)
+
+    cpdef withdraw(self, Seat seat, Call call):
+        """Under the lock: take a call back from a worker's ring, if the worker has not begun it."""
+        cdef bint taken_back = sx_task_withdraw(&seat.channel.channel.tasks, call.position)
+        self.ledger.withdrawn(seat, call, taken_back)
+        if taken_back and call.is_atoms:
+            (<LazyFuture> call.future).state = PENDING
+        if taken_back and call.ships_function:
+            seat.shipped.drop(call.function_number)
+
+    # ---- the baton
+
+    cdef bint take(self, int who) noexcept:
+        if self.holder != NOBODY or self.has_ended or (self.is_wanted and who != COLLECTOR):
+            return False
+        self.holder = who
+        self.owner = PyThread_get_thread_ident()
+        if who == COLLECTOR:
+            self.is_wanted = False
+        sx_hub_take(self.hub.hub)
+        return True
+
+    cdef void leave(self) noexcept:
+        self.holder = NOBODY
+        if not self.has_ended:
+            sx_hub_leave(self.hub.hub, &self.crew, self.hub.event)
+            if self.is_wanted:
+                self.call_collector()
+
+    cdef void call_collector(self) noexcept:
+        if not self.has_ended:
+            sx_event_write(self.hub.event)
+
+    cdef void kick(self) noexcept:
+        sx_hub_kick(self.hub.hub)
+
+    cdef int lead(self, LazyFuture future, int64_t deadline) except -1:
+        """Collect until this future is over or the time is. False: another thread does, or the collector is needed."""
+        cdef bint is_again = self.holder != NOBODY and self.owner == PyThread_get_thread_ident()
+        if not is_again and not self.take(LEADER):
+            return False
+        future.led += 1
+        try:
+            while True:
+                seen = sx_hub_turn(self.hub.hub)
+                self.collect()
+                if future.is_over():
+                    return True
+                if self.is_wanted and not is_again:
+                    return False
+                if deadline >= 0 and <int64_t> sx_now() >= deadline:
+                    return True
+                self.pause(seen, deadline)
+        finally:
+            future.led -= 1
+            if not is_again:
+                self.leave()
+
+    cdef int pause(self, uint32_t seen, int64_t deadline) except -1:
+        """Look again for a while, then sleep until there is something to look at. Raises what a signal handler does."""
+        cdef sx_crew_t crew = self.crew  # others may add workers while this thread looks
+        cdef int64_t nanoseconds = -1
+        cdef bint is_due
+        cdef int code = 0
+        cdef sx_hub_t *hub = self.hub.hub
+        with nogil:
+            is_due = sx_hub_spin(hub, &self.pauses, &crew, self.hub.cores, seen)
+        if not is_due and not sx_hub_begin_sleep(hub, &self.crew, seen):
+            if deadline >= 0:
+                nanoseconds = max(0, deadline - <int64_t> sx_now())
+            with nogil:
+                code = sx_hub_sleep(hub, seen, nanoseconds)
+        PyErr_CheckSignals()
+        return 0
+
+    cdef int help(self) except -1:
+        """Collect what there is."""
+        if self.take(LEADER):
+            try:
+                self.collect()
+            finally:
+                self.leave()
+        return 0
+
+    # ---- answers; with the baton
+
+    cdef int collect(self) except -1:
+        """Read the answers that are there; how many."""
+        cdef Py_ssize_t i = 0
+        cdef int left = MOST_ANSWERS
+        cdef bint rest = False
+        while i < len(self.watched):  # by index: a worker may be added meanwhile
+            seat = <Seat> self.watched[i]
+            i += 1
+            if seat.is_full:
+                self.lock.take()
+                seat.is_full = False
+                rest |= self.pump_and_drop()
+            while left > 0 and self.take_answer(seat, &rest):
+                left -= 1
+        if (rest or self.backlog) and self.holder == LEADER:
+            self.call_collector()
+        return MOST_ANSWERS - left
+
+    cdef bint take_answer(self, Seat seat, bint *rest) except -1:
+        """One answer of a worker, if there is one."""
+        cdef sx_message_t raw
+        cdef Call call = None
+        cdef cost_t cost
+        cdef Unread unread
+        cdef Message message
+        cdef Packed packed
+        cdef Channel channel = seat.channel
+        cdef int code = sx_ring_peek(channel.block.heap, &channel.channel.answers, &raw)
+        if code == 0:
+            return False
+        if code > 0 and (raw.kind == KIND_ATOM or raw.kind == KIND_RESULT):
+            call = self.find(seat, raw.call)
+        if code < 0 or call is None or call.job is not None or raw.first_bytes != sizeof(cost):
+            try:
+                message = channel.receive()
+            except BadMessage:
+                if not seat.is_leaving:
+                    seat.is_leaving = True
+                    self.backlog.append((seat, None))
+                return False
+            self.backlog.append((seat, message))
+            return True
+        memcpy(&cost, raw.first, sizeof(cost))
+        if raw.kind == KIND_ATOM:
+            data = raw.second[:raw.second_bytes]
+            sx_ring_pop(&channel.channel.answers, &raw)
+            try:
+                value = loads(data)
+            except BaseException as error:
+                self.end(call, cost, None, error, rest)
+            else:
+                self.end(call, cost, value, None, rest)
+        else:
+            try:
+                message = channel.receive()
+            except BadMessage:
+                if not seat.is_leaving:
+                    seat.is_leaving = True
+                    self.backlog.append((seat, None))
+                return False
+            packed = Packed.__new__(Packed)
+            packed.data, packed.holds = message.second, message.holds
+            packed.bytes_by_name, packed.bytes_copied = cost.bytes_by_name, cost.bytes_copied
+            unread = Unread.__new__(Unread)
+            unread.packed = packed
+            self.end(call, cost, unread, None, rest)
+        return True
+
+    cdef Call find(self, Seat seat, uint64_t number):
+        for item in seat.sent:
+            if (<Call> item).number == number:
+                return <Call> item
+        return None
+
+    cdef int end(self, Call call, cost_t cost, value, error, bint *rest) except -1:
+        """A call has been answered."""
+        cdef LazyFuture future = <LazyFuture> call.future
+        self.lock.take()
+        if call.state != SENT:
+            self.lock.drop()
+            return 0
+        self.ledger.ended(call)
+        self.ledger.note(cost.seconds * 1e9)
+        self.count(cost)
+        self.release_dependents(future)
+        rest[0] |= self.pump_and_drop()
+        call.release()
+        if not future.try_finish(value, error):
+            self.backlog.append((future, value, error))
+        elif future.callbacks:
+            self.backlog.append((future,))
+        return 0
+
+    cdef void count(self, cost_t cost) noexcept:
+        self.calls_done += 1
+        self.bytes_by_name_out += cost.bytes_by_name
+        self.bytes_copied_out += cost.bytes_copied
+        traffic[0] += cost.bytes_by_name
+        traffic[1] += cost.bytes_copied
+
+    def note_answer(self, uint64_t by_name, uint64_t copied, double seconds):
+        """Under the lock: an answer that went to the backlog."""
+        self.count(cost_t(by_name, copied, seconds))
+        self.ledger.note(seconds * 1e9)
+
+    cpdef release_dependents(self, future):
+        """Under the lock: what waits for this future need not any more."""
+        if self.dependents:
+            for item in self.dependents.pop(future, ()):
+                (<Call> item).missing -= 1
+                if (<Call> item).missing == 0:
+                    self.ledger.unblock(<Call> item)
+
+    # ---- the collector
+
+    def watch(self, Seat seat not None):
+        """From now on this worker's answers are seen."""
+        if self.crew.count == MOST_RINGS:
+            raise ValueError(f"a pool has at most {MOST_RINGS} workers")
+        self.watched.append(seat)
+        self.channels[self.crew.count] = seat.channel.channel
+        self.crew.count += 1
+
+    def unwatch(self, Seat seat):
+        """With the baton: this worker is dead, and its answers are read."""
+        self.watched.remove(seat)
+        self.crew.count = 0
+        for left in self.watched:
+            self.channels[self.crew.count] = (<Seat> left).channel.channel
+            self.crew.count += 1
+
+    def find_call(self, Seat seat, uint64_t number):
+        """The call of this number that the worker has, or None."""
+        return self.find(seat, number)
+
+    def try_take(self):
+        """The baton, for the collector; False: a leader has it, and has been told to lay it down and ring."""
+        if self.take(COLLECTOR):
+            return True
+        self.is_wanted = True
+        self.kick()
+        return False
+
+    def try_collect(self):
+        """Read all answers, if nobody else does."""
+        if self.holder == NOBODY and self.take(COLLECTOR):
+            try:
+                self.collect()
+            finally:
+                self.leave()
+
+    def collect_all(self):
+        """With the baton: read all answers."""
+        while self.collect():
+            pass
+
+    def lay_down(self):
+        """The collector has done what it needed the baton for."""
+        self.leave()
+
+    def ring(self):
+        """Wake the collector."""
+        self.call_collector()
+
+    def close(self):
+        """No worker is left; nobody will be woken any more."""
+        self.has_ended = True
+        self.feed = None
+
+    def forget_in_child(self):
+        """In a process that was forked: the rings are the parent's."""
+        self.lock = Lock()  # whoever held it is not here
+        self.is_open = False
+        self.has_ended = True

@@ -1,0 +1,278 @@
+# A future whose life runs no Python code unless somebody asks for what takes some.
+#
+# Some facts: a `concurrent.futures.Future` is made with a condition variable, which is most of its price, and whoever finishes it
+# runs Python code under that: a signal handler may raise in it, between the ring and the future. `wait` and `as_completed` take
+# the condition, look at the state and add themselves to the waiters; nobody else needs one.
+# What this means for us: the condition is made when somebody asks for it. "Is there one?" and "it is done" are one step: no Python
+# runs between them, and the GIL is held (this extension does not declare that it can do without). If there is one, the thread
+# that finishes the future takes it first, as the standard library's does. Threads in `result` sleep at a gate of their own.
+
+import logging
+import threading
+from concurrent.futures import CancelledError, InvalidStateError
+
+from libc.stdint cimport int32_t
+
+cdef enum:
+    PENDING
+    RUNNING
+    CANCELLED
+    CANCELLED_AND_NOTIFIED
+    FINISHED
+
+cdef tuple STATES = ("PENDING", "RUNNING", "CANCELLED", "CANCELLED_AND_NOTIFIED", "FINISHED")
+cdef object log = logging.getLogger("concurrent.futures")
+
+
+cdef class Unread:
+    """A value as it came: bytes, and holds on the blocks that they name."""
+    cdef readonly Packed packed
+    cdef bint is_read    # by the future itself, which thinks that it is alone
+    cdef bint is_shared
+
+    def __init__(self, Packed packed not None):
+        self.packed = packed
+
+    def share(self):
+        """It is sent on; False: too late, an array of this process may own what it names."""
+        self.is_shared = not self.is_read
+        return self.is_shared
+
+    def begin_read(self):
+        """Whether the reader is alone."""
+        self.is_read = not self.is_shared
+        return self.is_read
+
+
+cdef int64_t deadline_of(timeout) except? -2:
+    """On the clock of sx_now(); -1: none."""
+    cdef double seconds
+    if timeout is None:
+        return -1
+    seconds = timeout
+    if seconds > 1e9:
+        return -1
+    return <int64_t> sx_now() + (<int64_t> (seconds * 1e9) if seconds > 0 else 0)
+
+
+cdef class LazyFuture:
+    """The state of a future, with what `concurrent.futures.Future` has of methods; to be inherited from before that."""
+    cdef int state
+    cdef object value, error, waiters, callbacks, condition
+    cdef PyThread_type_lock gate  # closed until the future is done; made by the first thread that waits there
+    cdef uint32_t led             # threads that collect answers for it
+    cdef Desk desk                # until it is done
+    cdef public object pool
+
+    def __dealloc__(self):
+        if self.gate != NULL:
+            PyThread_free_lock(self.gate)
+
+    def __reduce__(self):
+        raise TypeError(f"cannot pickle '{type(self).__name__}' object")
+
+    # -- what the standard library's code looks at
+
+    @property
+    def _state(self):
+        return STATES[self.state]
+
+    @property
+    def _result(self):
+        return self.value
+
+    @_result.setter
+    def _result(self, value):
+        self.value = value
+
+    @property
+    def _exception(self):
+        return self.error
+
+    @_exception.setter
+    def _exception(self, error):
+        self.error = error
+
+    @property
+    def _condition(self):
+        if self.condition is None:
+            made = threading.Condition()  # others may run meanwhile
+            if self.condition is None:
+                self.condition = made
+        return self.condition
+
+    @property
+    def _waiters(self):
+        if self.waiters is None:
+            self.waiters = []
+        return self.waiters
+
+    @property
+    def _done_callbacks(self):
+        if self.callbacks is None:
+            self.callbacks = []
+        return self.callbacks
+
+    # -- its life
+
+    cdef bint is_over(self) noexcept:
+        return self.state >= CANCELLED
+
+    cdef bint try_finish(self, value, error):
+        """Done, unless there is a condition to take first, or it is over."""
+        if self.condition is not None or self.is_over():
+            return False
+        self.value, self.error = value, error
+        self.state = FINISHED
+        self.wake()
+        return True
+
+    cdef void wake(self):
+        """Whoever is in `result`."""
+        desk, self.desk = self.desk, None
+        if self.gate != NULL:
+            PyThread_release_lock(self.gate)
+        if self.led and desk is not None and desk.owner != PyThread_get_thread_ident():
+            desk.kick()
+
+    cdef finish(self, value, error):
+        cdef bint is_first
+        if not self.try_finish(value, error):
+            with self._condition:
+                is_first = not self.is_over()
+                if is_first:
+                    self.value, self.error = value, error
+                    self.state = FINISHED
+                    self.wake()
+                    for waiter in self._waiters:
+                        if error is None:
+                            waiter.add_result(self)
+                        else:
+                            waiter.add_exception(self)
+                    self.condition.notify_all()
+            if not is_first:
+                raise InvalidStateError(f"{self._state}: {self!r}")
+        self._invoke_callbacks()
+
+    def set_result(self, result):
+        """As the standard library's."""
+        self.finish(result, None)
+
+    def set_exception(self, exception):
+        """As the standard library's."""
+        self.finish(None, exception)
+
+    def set_running_or_notify_cancel(self):
+        """As the standard library's."""
+        if self.state == PENDING:
+            self.state = RUNNING
+            return True
+        if self.state != CANCELLED:
+            log.critical("Future %s in unexpected state: %s", id(self), self._state)
+            raise RuntimeError("Future in unexpected state")
+        if self.condition is None:
+            self.state = CANCELLED_AND_NOTIFIED
+            return False
+        with self.condition:
+            self.state = CANCELLED_AND_NOTIFIED
+            for waiter in self._waiters:
+                waiter.add_cancelled(self)
+        return False
+
+    def cancel(self):
+        """As the standard library's: a call that a worker has been sent cannot be cancelled."""
+        cdef bint is_first = self.state == PENDING
+        if is_first and self.condition is None:
+            self.state = CANCELLED
+            self.wake()
+        elif is_first:
+            with self.condition:
+                is_first = self.state == PENDING
+                if is_first:
+                    self.state = CANCELLED
+                    self.wake()
+                    self.condition.notify_all()
+        if is_first:
+            self._invoke_callbacks()
+        return self.cancelled()
+
+    # -- questions
+
+    def cancelled(self):
+        """As the standard library's."""
+        return self.state in (CANCELLED, CANCELLED_AND_NOTIFIED)
+
+    def running(self):
+        """As the standard library's."""
+        return self.state == RUNNING
+
+    def done(self):
+        """As the standard library's."""
+        return self.is_over()
+
+    def add_done_callback(self, fn):
+        """As the standard library's."""
+        if not self.is_over():
+            self._done_callbacks.append(fn)
+            return
+        try:
+            fn(self)
+        except Exception:
+            log.exception("exception calling callback for %r", self)
+
+    cpdef wait_over(self, timeout=None):
+        """Until it is done or cancelled. The thread helps to collect answers. Raises TimeoutError."""
+        cdef int64_t deadline
+        if self.is_over():
+            return
+        deadline = deadline_of(timeout)
+        while not self.is_over():
+            if self.desk is None or not self.desk.lead(self, deadline):
+                self.follow(deadline)
+            if not self.is_over() and deadline >= 0 and <int64_t> sx_now() >= deadline:
+                raise TimeoutError
+
+    cdef int follow(self, int64_t deadline) except -1:
+        """Sleep until somebody else has finished it, or the time is over. Raises what a signal handler does."""
+        cdef long long microseconds = -1
+        cdef PyLockStatus status
+        if self.gate == NULL:
+            self.gate = PyThread_allocate_lock()
+            if self.gate == NULL:
+                raise MemoryError
+            PyThread_acquire_lock(self.gate, NOWAIT_LOCK)
+        if deadline >= 0:
+            microseconds = max(0, deadline - <int64_t> sx_now()) // 1000 + 1
+        with nogil:
+            status = PyThread_acquire_lock_timed(self.gate, microseconds, 1)
+        if status == PY_LOCK_ACQUIRED:
+            PyThread_release_lock(self.gate)  # for the next
+        elif status == PY_LOCK_INTR:
+            PyErr_CheckSignals()
+        return 0
+
+    def result(self, timeout=None):
+        """As the standard library's."""
+        if not self.is_over():
+            self.wait_over(timeout)
+        if self.state != FINISHED:
+            raise CancelledError
+        if self.error is not None:
+            raise self.error
+        if type(self.value) is Unread:
+            return self._read()
+        return self.value
+
+    def exception(self, timeout=None):
+        """As the standard library's."""
+        if not self.is_over():
+            self.wait_over(timeout)
+        if self.state != FINISHED:
+            raise CancelledError
+        if self.error is None and type(self.value) is Unread:
+            try:
+                self._read()
+            except BaseException:
+                if self.error is None:
+                    raise
+        return self.error

@@ -1,0 +1,107 @@
+# The worker's loop as far as it takes no Python code of ours: calls of functions that are here, one after the other.
+
+from cpython.object cimport PyCallable_Check, PyObject_CallObject
+
+
+cdef inline bint is_short_atom(value):
+    kind = type(value)
+    if kind is int or kind is float or value is None or kind is bool or kind is complex:
+        return True
+    return kind is str and len(<str> value) < LONGEST_ATOMS or kind is bytes and len(<bytes> value) < LONGEST_ATOMS
+
+
+def serve_calls(Channel channel not None, Hub hub not None, Recent functions not None, check, pack, answer, fail):
+    """Run the calls that come, and wait for more; return when there is something else, which the caller has to deal with.
+
+    Parameters
+    ----------
+    channel : Channel
+    hub : Hub
+    functions : Recent
+        What this worker has: callables, by number.
+    check : callable
+        Called between calls; raises if this process is to end.
+    pack : callable
+        ``pack(box, function)``: the value in the box, which is no atom, as a message.
+    answer : callable
+        ``answer(call, packed, seconds)``: sends what `pack` has given, or an ATOM that found the ring full.
+    fail : callable
+        ``fail(call, error, seconds)``: the function, its arguments or its result have raised.
+    """
+    cdef sx_message_t raw
+    cdef cost_t cost
+    cdef uint64_t call, begun
+    cdef sx_heap_t *heap = channel.block.heap
+    cdef sx_channel_t *rings = channel.channel
+    cdef int code
+    cdef tuple args = None
+    memset(&cost, 0, sizeof(cost))
+    while True:
+        code = sx_ring_peek(heap, &rings.tasks, &raw)
+        if code == 0:
+            answer_trim()  # who asked while this worker was busy did not ring; who asks now does
+            channel.wait_task()
+            check()
+            continue
+        if code < 0 or raw.kind != KIND_CALL or raw.first_bytes or raw.flags & SX_SPILLED or raw.function == 0:
+            return
+        function = functions.get(raw.function)
+        data = raw.second[:raw.second_bytes]
+        if not PyCallable_Check(function) or data[:1] == b"B" or not sx_task_start(&raw):
+            return
+        call = raw.call
+        sx_ring_pop(&rings.tasks, &raw)
+        functions.use(raw.function)
+        begun = sx_now()
+        sx_numpy_task(1)
+        out = None
+        try:
+            loaded = loads(data)
+            data = None
+            args, keywords = <tuple> (<tuple> loaded)[0], (<tuple> loaded)[1]
+            loaded = None
+            value = function(*args, **keywords) if keywords else PyObject_CallObject(function, args)
+            args = keywords = None
+            if is_short_atom(value):
+                out = dumps(value, 5)
+                value = None
+            else:
+                box = [value]
+                value = None
+                packed = pack(box, function)
+                box = None
+            error = None
+        except BaseException as raised:
+            error = raised
+            data = loaded = args = keywords = value = box = packed = None
+        finally:
+            sx_numpy_task(-1)
+        function = None
+        cost.seconds = (sx_now() - begun) * 1e-9
+        if error is not None:
+            fail(call, error, cost.seconds)
+            error = None
+        elif out is None:
+            answer(call, packed, cost.seconds)
+            packed = None
+        elif not publish_atom(channel, call, &cost, out):
+            answer(call, out, cost.seconds)
+        else:
+            hub.ring()
+        out = None
+        check()
+
+
+cdef bint publish_atom(Channel channel, uint64_t call, cost_t *cost, bytes data) except -1:
+    """False: the ring is full."""
+    cdef sx_message_t raw
+    cdef int code
+    memset(&raw, 0, sizeof(raw))
+    raw.kind, raw.call = KIND_ATOM, call
+    raw.first, raw.first_bytes = <const char *> cost, sizeof(cost[0])
+    raw.second, raw.second_bytes = data, <uint64_t> len(data)
+    code = sx_outbox_publish(channel.block.heap, channel.outbox, &channel.channel.answers, &raw, NULL)
+    if code == -EAGAIN:
+        return False
+    check_code(code, raw.second_bytes)
+    return True

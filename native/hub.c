@@ -1,0 +1,88 @@
+/* hub.c - see hub.h. */
+#define _GNU_SOURCE
+#include "hub.h"
+
+#include "futex.h"
+#include <errno.h>
+#include <unistd.h>
+
+void sx_event_write(int event_fd) {
+    uint64_t one = 1;
+    while (write(event_fd, &one, sizeof one) < 0 && errno == EINTR)
+        ;
+}
+
+int sx_crew_has_answer(const sx_crew_t *crew) {
+    for (uint32_t i = 0; i < crew->count; i++)
+        if (!sx_ring_is_empty(&crew->channels[i]->answers))
+            return 1;
+    return 0;
+}
+
+void sx_hub_ring(sx_hub_t *hub, int event_fd) {
+    sx_fence_seq_cst(); /* SYNC POINT doorbell */
+    uint32_t word = sx_load_relaxed(&hub->word);
+    SX_STEP();
+    if (word == SX_AWAKE || !sx_cas_acq_rel(&hub->word, &word, SX_AWAKE))
+        return; /* swapped by another worker, which wakes, or by the parent, which looks */
+    SX_STEP();
+    if (word == SX_LEADER)
+        sx_hub_kick(hub);
+    else
+        sx_event_write(event_fd);
+}
+
+void sx_hub_take(sx_hub_t *hub) {
+    sx_exchange_acq_rel(&hub->word, SX_AWAKE);
+}
+
+void sx_hub_leave(sx_hub_t *hub, const sx_crew_t *crew, int event_fd) {
+    sx_store_relaxed(&hub->word, SX_COLLECTOR);
+    sx_fence_seq_cst(); /* SYNC POINT doorbell */
+    if (sx_crew_has_answer(crew) && sx_exchange_acq_rel(&hub->word, SX_AWAKE) == SX_COLLECTOR)
+        sx_event_write(event_fd);
+}
+
+uint32_t sx_hub_turn(const sx_hub_t *hub) {
+    return sx_load_acquire(&((sx_hub_t *)hub)->turn);
+}
+
+typedef struct {
+    const sx_hub_t *hub;
+    const sx_crew_t *crew;
+    uint32_t seen;
+} sx_looked_for_t;
+
+static int is_due(const void *of) {
+    const sx_looked_for_t *it = of;
+    return sx_crew_has_answer(it->crew) || sx_hub_turn(it->hub) != it->seen;
+}
+
+int sx_hub_spin(sx_hub_t *hub, sx_spin_t *spin, const sx_crew_t *crew, uint32_t cores, uint32_t seen) {
+    sx_looked_for_t it = {hub, crew, seen};
+    uint32_t awake = 0;
+    for (uint32_t i = 0; i < crew->count; i++)
+        awake += sx_channel_is_awake(crew->heap, crew->channels[i]);
+    return awake && awake < cores && sx_spin(spin, is_due, &it);
+}
+
+int sx_hub_begin_sleep(sx_hub_t *hub, const sx_crew_t *crew, uint32_t seen) {
+    sx_store_relaxed(&hub->word, SX_LEADER);
+    sx_fence_seq_cst(); /* SYNC POINT doorbell */
+    if (!sx_crew_has_answer(crew) && sx_hub_turn(hub) == seen)
+        return 0;
+    sx_exchange_acq_rel(&hub->word, SX_AWAKE);
+    return 1;
+}
+
+int sx_hub_sleep(sx_hub_t *hub, uint32_t seen, int64_t nanoseconds) {
+    int code = sx_futex_wait(&hub->turn, seen, nanoseconds);
+    sx_exchange_acq_rel(&hub->word, SX_AWAKE);
+    return code;
+}
+
+void sx_hub_kick(sx_hub_t *hub) {
+    sx_add_acq_rel(&hub->turn, 1);
+    SX_STEP();
+    sx_futex_wake(&hub->turn, 1);
+}
