@@ -24,8 +24,6 @@
 
 from collections import OrderedDict, deque
 
-cimport cython
-
 from cpython.pythread cimport (
     NOWAIT_LOCK, PyThread_acquire_lock, PyThread_allocate_lock, PyThread_free_lock, PyThread_get_thread_ident,
     PyThread_release_lock, PyThread_type_lock, WAIT_LOCK,
@@ -215,7 +213,6 @@ cdef class Call:
             function_packed.holds.release()
 
 
-@cython.no_gc  # made under the lock: nothing there may set off the collection of garbage
 cdef class Pack:
     """Pickle this call; then `packed` or `ended`."""
     cdef readonly Call call
@@ -224,7 +221,6 @@ cdef class Pack:
         self.call = call
 
 
-@cython.no_gc
 cdef class Send:
     """Put this call into this worker's ring; then `sent`."""
     cdef readonly Seat seat
@@ -235,7 +231,6 @@ cdef class Send:
         self.call = call
 
 
-@cython.no_gc
 cdef class Withdraw:
     """Try to take this call back, which waits behind another while a worker has nothing to do; then `withdrawn`."""
     cdef readonly Seat seat
@@ -246,7 +241,6 @@ cdef class Withdraw:
         self.call = call
 
 
-@cython.no_gc
 cdef class Start:
     """Start a worker; then `started` or `not_started`."""
 
@@ -474,8 +468,8 @@ cdef class Ledger:
                 call.state = PACKING
                 self.packing_count += 1
                 return Pack(call)
-        if not demand:
-            return self.hold_up()
+        if not demand and (seat := self.held_up()) is not None:
+            return Withdraw(seat, seat.sent[len(seat.sent) - 1])
         return None
 
     cdef Seat seat_for(self, Call call):
@@ -485,12 +479,14 @@ cdef class Ledger:
         for item in self.seats:
             seat = <Seat> item
             if seat.room(depth) > 0:
-                if best is None or len(seat.sent) < len(best.sent) or (len(seat.sent) == len(best.sent) and seat.used >= best.used):
+                if best is None or len(seat.sent) < len(best.sent):
+                    best = seat
+                elif len(seat.sent) == len(best.sent) and seat.used >= best.used:
                     best = seat
         return best
 
-    cdef Withdraw hold_up(self):
-        """A call that waits behind another while somebody is idle."""
+    cdef Seat held_up(self):
+        """The worker whose last call waits behind others while somebody is idle."""
         cdef Seat longest = None, seat
         cdef bint idle = False
         for item in self.seats:
@@ -502,6 +498,4 @@ cdef class Ledger:
             elif len(seat.sent) > 1 and not (<Call> seat.sent[len(seat.sent) - 1]).has_begun:
                 if longest is None or len(seat.sent) > len(longest.sent):
                     longest = seat
-        if not idle or longest is None:
-            return None
-        return Withdraw(longest, longest.sent[len(longest.sent) - 1])
+        return longest if idle else None

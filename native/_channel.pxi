@@ -97,11 +97,11 @@ cdef class Channel:
     cdef Block block
     cdef sx_channel_t *channel
     cdef sx_outbox_t *outbox
-    cdef sx_spin_t spin
+    cdef sx_wait_t how
 
     def __cinit__(self, Block block):
         self.block = block
-        memset(&self.spin, 0, sizeof(self.spin))
+        memset(&self.how, 0, sizeof(self.how))
         self.channel = <sx_channel_t *> sx_heap_start(block.heap, block.name.block)
         self.outbox = <sx_outbox_t *> calloc(1, OUTBOX_BYTES)
         if self.outbox == NULL:
@@ -128,7 +128,8 @@ cdef class Channel:
 
     # -- the parent
 
-    cdef int64_t put(self, uint32_t kind, uint64_t call, uint64_t function, Holds holds, first, second) except -2:
+    cdef int64_t put(self, uint32_t kind, uint64_t call, uint64_t function, Holds holds, first, second,
+                     bint is_alone=False) except -2:
         """Publish a task and wake the worker if it sleeps; its position, or -1 if the ring is full.
 
         The caller keeps ``holds`` until the answer or the worker's certain death. A long message is copied into a block of
@@ -142,7 +143,7 @@ cdef class Channel:
             raise ValueError("the function of this call, with what it has captured, is longer than 4 GiB: pass the "
                              "values as arguments")
         memset(&raw, 0, sizeof(raw))
-        raw.kind, raw.call, raw.function = kind, call, function
+        raw.kind, raw.call, raw.function, raw.is_alone = kind, call, function, is_alone
         raw.names, raw.name_count = holds.names, holds.count
         raw.first, raw.first_bytes = function_bytes, <uint32_t> len(function_bytes)
         raw.second, raw.second_bytes = data, <uint64_t> len(data)
@@ -205,7 +206,7 @@ cdef class Channel:
         cdef uint32_t seen = sx_channel_bell(self.block.heap, self.channel)
         PyErr_CheckSignals()  # after the bell was read: a signal that comes later has moved it
         with nogil:
-            code = sx_channel_wait(self.block.heap, self.channel, &self.spin if nanoseconds < 0 else NULL, seen, nanoseconds)
+            code = sx_channel_wait(self.block.heap, self.channel, &self.how if nanoseconds < 0 else NULL, seen, nanoseconds)
             sx_outbox_settle(self.block.heap, self.outbox, &self.channel.answers)
         if code == -EINTR:
             PyErr_CheckSignals()

@@ -201,7 +201,6 @@ cdef class Desk:
         cdef Ledger ledger = self.ledger
         cdef Call call
         cdef Seat seat
-        cdef Withdraw step
         while True:
             if ledger.packed_calls:
                 call = <Call> ledger.packed_calls[0]
@@ -215,10 +214,10 @@ cdef class Desk:
             elif ledger.waiting:
                 return True
             else:
-                step = ledger.hold_up()
-                if step is None:
+                seat = ledger.held_up()
+                if seat is None:
                     return False
-                self.withdraw(step.seat, step.call)
+                self.withdraw(seat, seat.sent[len(seat.sent) - 1])
 
     cpdef send(self, Seat seat, Call call):
         """Under the lock: put a packed call into a worker's ring, if it is not full."""
@@ -234,7 +233,8 @@ cdef class Desk:
         shipped = b"" if is_known else call.function_packed.data
         try:
             position = seat.channel.put(
-                call.kind, call.number, call.function_number, call.packed.holds, shipped, call.packed.data
+                call.kind, call.number, call.function_number, call.packed.holds, shipped, call.packed.data,
+                self.ledger.sent_calls == 0
             )
         except BadMessage:  # a stray write: its death is judged like any other
             seat.is_leaving = True

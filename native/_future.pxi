@@ -1,11 +1,11 @@
 # A future whose life runs no Python code unless somebody asks for what takes some.
 #
-# Some facts: a `concurrent.futures.Future` is made with a condition variable, which is most of its price, and whoever finishes it
-# runs Python code under that: a signal handler may raise in it, between the ring and the future. `wait` and `as_completed` take
-# the condition, look at the state and add themselves to the waiters; nobody else needs one.
-# What this means for us: the condition is made when somebody asks for it. "Is there one?" and "it is done" are one step: no Python
-# runs between them, and the GIL is held (this extension does not declare that it can do without). If there is one, the thread
-# that finishes the future takes it first, as the standard library's does. Threads in `result` sleep at a gate of their own.
+# Some facts: a `concurrent.futures.Future` is made with a condition variable, which is most of its price, and whoever finishes
+# it runs Python code under that: a signal handler may raise in it, between the ring and the future. `wait` and `as_completed`
+# take the condition, look at the state and add themselves to the waiters; nobody else needs one.
+# What this means for us: the condition is made when somebody asks for it. "Is there one?" and "it is done" are one step: no
+# Python runs between them, and the GIL is held (this extension does not declare that it can do without). If there is one, the
+# thread that finishes the future takes it first, as the standard library's does. Threads in `result` sleep at a gate of their own.
 
 import logging
 import threading

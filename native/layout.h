@@ -39,7 +39,7 @@
 #include <assert.h>
 #include <stddef.h>
 
-#define SX_MAGIC 0x3263657865786d68ull /* changes with the layout */
+#define SX_MAGIC 0x3363657865786d68ull /* changes with the layout */
 #define SX_PAGE_BYTES ((uint64_t)2 << 20)
 #define SX_EXTENT_BYTES ((uint64_t)32 << 20)
 #define SX_EXTENT_PAGES (SX_EXTENT_BYTES / SX_PAGE_BYTES)
@@ -99,7 +99,9 @@ typedef struct {
     sx_atomic32_t pid;
     sx_atomic32_t bell;    /* counts; the futex that this process sleeps on. Here, since whoever rings late only wakes a newcomer */
     sx_atomic32_t waiting; /* it sleeps, or is about to */
-    uint32_t unused[5];
+    sx_atomic32_t core;    /* plus one, where it fell asleep (place.h) */
+    sx_atomic32_t moved;
+    uint32_t unused[3];
 } sx_slot_t;
 static_assert(sizeof(sx_slot_t) == 64, "one cache line");
 

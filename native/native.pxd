@@ -123,6 +123,7 @@ cdef extern from "ring.h" nogil:
         const char *second
         sx_posted_name_t spill
         uint64_t position
+        bint is_alone
     enum:
         SX_SPILLED
     int sx_ring_peek(sx_heap_t *heap, sx_ring_t *ring, sx_message_t *message)
@@ -136,8 +137,10 @@ cdef extern from "ring.h" nogil:
     uint32_t sx_channel_bell(sx_heap_t *heap, sx_channel_t *channel)
     ctypedef struct sx_spin_t:
         pass
+    ctypedef struct sx_wait_t:
+        pass
     uint64_t sx_now()
-    int sx_channel_wait(sx_heap_t *heap, sx_channel_t *channel, sx_spin_t *spin, uint32_t seen, int64_t nanoseconds)
+    int sx_channel_wait(sx_heap_t *heap, sx_channel_t *channel, sx_wait_t *how, uint32_t seen, int64_t nanoseconds)
 
 cdef extern from "hub.h" nogil:
     ctypedef struct sx_hub_t:

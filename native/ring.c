@@ -7,6 +7,8 @@
 #include <errno.h>
 #include <string.h>
 
+#define SX_PAUSE 1000000u /* ns */
+
 uint32_t sx_record_bytes(uint32_t name_count, uint64_t first_bytes, uint64_t second_bytes) {
     uint64_t names = (uint64_t)name_count * sizeof(sx_posted_name_t);
     if (names > SX_INLINE_BYTES || first_bytes > SX_INLINE_BYTES || second_bytes > SX_INLINE_BYTES ||
@@ -77,7 +79,7 @@ int sx_task_send(sx_heap_t *heap, sx_channel_t *channel, sx_message_t *message) 
                             .second_bytes = message->second_bytes, .spill = message->spill};
     sx_record_fill(spilled ? body : (char *)(record + 1), message);
     sx_ring_publish(&channel->tasks, message->position, record);
-    sx_channel_ring_worker(heap, channel, 0);
+    sx_channel_wake_worker(heap, channel, message->is_alone);
     return 0;
 }
 
@@ -170,6 +172,18 @@ void sx_channel_ring_worker(sx_heap_t *heap, sx_channel_t *channel, int always) 
         sx_slot_ring(slot);
 }
 
+void sx_channel_wake_worker(sx_heap_t *heap, sx_channel_t *channel, int elsewhere) {
+    sx_slot_t *slot = worker_of(heap, channel);
+    sx_fence_seq_cst(); /* SYNC POINT doorbell */
+    if (!sx_load_relaxed(&slot->waiting))
+        return;
+    uint64_t now = sx_now();
+    if (elsewhere && now - channel->rung < SX_PAUSE) /* after a longer one all cores are idle, and the nearest is the best */
+        sx_place_elsewhere(slot);
+    channel->rung = now;
+    sx_slot_ring(slot);
+}
+
 uint32_t sx_channel_bell(sx_heap_t *heap, sx_channel_t *channel) {
     return sx_load_acquire(&worker_of(heap, channel)->bell);
 }
@@ -185,10 +199,12 @@ static int is_due(const void *of) {
     return !sx_ring_is_empty(&awaited->channel->tasks) || sx_channel_bell(awaited->heap, awaited->channel) != awaited->seen;
 }
 
-int sx_channel_wait(sx_heap_t *heap, sx_channel_t *channel, sx_spin_t *spin, uint32_t seen, int64_t nanoseconds) {
+int sx_channel_wait(sx_heap_t *heap, sx_channel_t *channel, sx_wait_t *how, uint32_t seen, int64_t nanoseconds) {
     sx_slot_t *slot = worker_of(heap, channel);
-    if (spin && sx_spin(spin, is_due, &(sx_awaited_t){heap, channel, seen}))
+    if (how && sx_spin(&how->spin, is_due, &(sx_awaited_t){heap, channel, seen}))
         return 0;
+    if (how)
+        sx_place_note(slot, &how->mask);
     SX_STEP();
     sx_store_relaxed(&slot->waiting, 1);
     sx_fence_seq_cst(); /* SYNC POINT doorbell */
@@ -197,6 +213,8 @@ int sx_channel_wait(sx_heap_t *heap, sx_channel_t *channel, sx_spin_t *spin, uin
     int code = is_idle ? sx_futex_wait(&slot->bell, seen, nanoseconds) : 0;
     SX_STEP();
     sx_store_relaxed(&slot->waiting, 0);
+    if (how)
+        sx_place_restore(slot, &how->mask);
     return code;
 }
 

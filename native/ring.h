@@ -16,6 +16,7 @@
 #define SX_RING_H
 
 #include "heap.h"
+#include "place.h"
 #include "spin.h"
 
 #define SX_RING_BYTES ((uint32_t)32 << 10)
@@ -34,10 +35,18 @@ typedef struct {
  * lies in its slot; a signal handler of the worker moves it, too. */
 typedef struct {
     uint32_t worker_slot;
-    uint32_t unused[15];
+    uint32_t unused;
+    uint64_t rung; /* when the parent last woke the worker; its own */
+    uint32_t unused2[12];
     sx_ring_t tasks;
     sx_ring_t answers;
 } sx_channel_t;
+
+/* How a worker waits. */
+typedef struct {
+    sx_spin_t spin;
+    sx_mask_t mask;
+} sx_wait_t;
 
 enum { SX_READY = 0, SX_STARTED = 1, SX_WITHDRAWN = 2 };
 enum { SX_SPILLED = 1, SX_HAS_LAZY = 2 };
@@ -72,6 +81,7 @@ typedef struct {
     sx_posted_name_t spill;
     uint64_t position;
     sx_record_t *record;
+    int is_alone; /* a task: no other worker of the pool has one, so another core is likely to be free */
 } sx_message_t;
 
 /* Producer. A record of `bytes` at *position, not yet visible; -EAGAIN: full. */
@@ -98,12 +108,13 @@ int sx_task_withdraw(sx_ring_t *ring, uint64_t position);
 /* After certain death: had the worker begun the task at `position`? */
 int sx_task_was_started(sx_ring_t *ring, uint64_t position);
 
+void sx_channel_wake_worker(sx_heap_t *heap, sx_channel_t *channel, int elsewhere); /* after publishing a task, if it sleeps */
 void sx_channel_ring_worker(sx_heap_t *heap, sx_channel_t *channel, int always); /* after publishing a task; always: after a signal, too */
 /* The worker reads the bell, then looks for signals and whatever else may have come, then sleeps on what it read: until a task is
  * there, the bell is rung, somebody has asked to trim (sx_heap_answer_trim), a signal came (-EINTR) or the time is over
- * (-ETIMEDOUT). With `spin` it looks for a while before it sleeps. */
+ * (-ETIMEDOUT). With `how` it looks for a while before it sleeps, and may be woken elsewhere. */
 uint32_t sx_channel_bell(sx_heap_t *heap, sx_channel_t *channel);
-int sx_channel_wait(sx_heap_t *heap, sx_channel_t *channel, sx_spin_t *spin, uint32_t seen, int64_t nanoseconds);
+int sx_channel_wait(sx_heap_t *heap, sx_channel_t *channel, sx_wait_t *how, uint32_t seen, int64_t nanoseconds);
 int sx_channel_is_awake(sx_heap_t *heap, const sx_channel_t *channel);
 
 #endif

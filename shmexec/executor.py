@@ -138,7 +138,7 @@ class SharedArrayProcessPoolExecutor(Executor):
         self._counts_items = tasks is None  # else a worker's end comes after so many items
         self._max_workers = workers or len(os.sched_getaffinity(0))
         self._pool = Pool(self._max_workers, settings, breaks=on_worker_death == "break")
-        self._submit_atoms = self._pool.desk.submit
+        self._submit_atoms: Callable[[Callable[..., Any], tuple[Any, ...]], CallFuture | None] = self._pool.desk.submit
         _pools.add(self._pool)
         self._let_go = weakref.finalize(self, _shut_down, self._pool)
         self._let_go.atexit = False

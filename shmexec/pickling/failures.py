@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from shmexec import _core
-from shmexec.pickling.pickler import Packed, dump, load
+from shmexec._core import Packed
+from shmexec.pickling.pickler import dump, load
 
 
 class RemoteTraceback(Exception):

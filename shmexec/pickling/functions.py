@@ -23,8 +23,9 @@ from typing import Any
 import cloudpickle
 
 from shmexec import _core
+from shmexec._core import Packed
 from shmexec.pickling import main_module
-from shmexec.pickling.pickler import Packed, dump, load
+from shmexec.pickling.pickler import dump, load
 
 _BY_REFERENCE = b"R"
 _BY_VALUE = b"V"

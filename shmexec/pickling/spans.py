@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from shmexec import _core
-from shmexec.pickling.pickler import Packed, is_atom, is_plain, load
+from shmexec._core import Packed
+from shmexec.pickling.pickler import is_atom, is_plain, load
 
 
 class Bundle:

@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 
 from shmexec import _core
+from shmexec._core import Packed
 from shmexec.pickling.notes import FirstCopies
-from shmexec.pickling.pickler import Packed
 from shmexec.pickling.repeated import Repeated
 
 

@@ -9,11 +9,11 @@ from collections.abc import Callable
 from typing import Any
 
 from shmexec import _core
-from shmexec._core import Call
+from shmexec._core import Call, Packed
 from shmexec.pickling import failures
 from shmexec.pickling.functions import FunctionTable, is_importable
 from shmexec.pickling.notes import FirstCopies, roots_of_call
-from shmexec.pickling.pickler import Forwarded, Packed, dump_arguments, is_plain
+from shmexec.pickling.pickler import Forwarded, dump_arguments, is_plain
 from shmexec.pickling.repeated import Repeated
 from shmexec.pickling.spans import dump_items
 from shmexec.pool.calls import MapScope

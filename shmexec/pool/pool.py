@@ -150,7 +150,8 @@ class Pool:
                     call.missing += 1
             self._ledger.submit(call, blocked=call.missing > 0)
         self._feed()
-        return call.future
+        future: CallFuture = call.future
+        return future
 
     def shutdown(self, *, wait: bool, cancel_futures: bool) -> None:
         """Take no more calls; the workers end when the last is done. May be repeated."""

@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
+from shmexec._core import Packed
 from shmexec.pickling import failures
-from shmexec.pickling.pickler import Packed
 from shmexec.pickling.spans import Outcome
 from shmexec.pool.futures import load_value
 from shmexec.transport.messages import DEPTH, Cost

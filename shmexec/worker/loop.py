@@ -13,10 +13,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from shmexec import _core
+from shmexec._core import Packed
 from shmexec.errors import SharedMemoryFull
 from shmexec.pickling import failures, functions, main_module, notes
 from shmexec.pickling.functions import Received
-from shmexec.pickling.pickler import Packed, dump_result, load
+from shmexec.pickling.pickler import dump_result, load
 from shmexec.pickling.spans import OutcomeWriter, load_items
 from shmexec.transport.launch import DeferredJob
 from shmexec.transport.messages import Cost, Kind, WorkerHead, WorkerJob

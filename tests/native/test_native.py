@@ -167,6 +167,11 @@ def test_a_spin_is_short_and_learns_when_it_is_in_vain(compiler, variant):
 
 
 @threads
+def test_no_answer_is_slept_over_whoever_collects(compiler, variant):
+    holds(compiler, "handovers", variant)
+
+
+@threads
 def test_threads_hold_release_and_find_the_same_blocks(compiler, variant):
     holds(compiler, "threads", variant)
 

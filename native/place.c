@@ -1,0 +1,49 @@
+/* place.c - place.h on Linux. */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include "place.h"
+
+#include <assert.h>
+#include <sched.h>
+#include <sys/types.h>
+
+enum { FREE = 0, BUSY = 1, MOVED = 2 };
+
+static_assert(sizeof(((sx_mask_t *)0)->words) == sizeof(cpu_set_t), "the same bits");
+
+void sx_place_restore(sx_slot_t *slot, const sx_mask_t *mask) {
+    if (sx_load_acquire(&slot->moved) != MOVED)
+        return;
+    if (mask->known)
+        sched_setaffinity(0, sizeof mask->words, (const cpu_set_t *)mask->words);
+    SX_STEP();
+    sx_store_release(&slot->moved, FREE);
+}
+
+void sx_place_note(sx_slot_t *slot, sx_mask_t *mask) {
+    sx_mask_t now = {.known = 1};
+    sx_place_restore(slot, mask); /* it came late */
+    if (sx_load_acquire(&slot->moved) == FREE && !sched_getaffinity(0, sizeof now.words, (cpu_set_t *)now.words) &&
+        sx_load_acquire(&slot->moved) == FREE)
+        *mask = now;
+    int core = sched_getcpu();
+    SX_STEP();
+    sx_store_relaxed(&slot->core, mask->known && core >= 0 ? (uint32_t)core + 1 : 0);
+}
+
+void sx_place_elsewhere(sx_slot_t *slot) {
+    uint32_t core = sx_load_relaxed(&slot->core), is_free = FREE;
+    pid_t pid = (pid_t)sx_load_relaxed(&slot->pid);
+    sx_mask_t mask;
+    cpu_set_t *set = (cpu_set_t *)mask.words;
+    if (!core || !pid || sched_getcpu() != (int)core - 1 || !sx_cas_acq_rel(&slot->moved, &is_free, BUSY))
+        return;
+    int is_moved = !sched_getaffinity(pid, sizeof mask.words, set) && CPU_COUNT(set) > 1 && CPU_ISSET(core - 1, set);
+    if (is_moved) {
+        CPU_CLR(core - 1, set);
+        is_moved = !sched_setaffinity(pid, sizeof mask.words, set);
+    }
+    SX_STEP();
+    sx_store_release(&slot->moved, is_moved ? MOVED : FREE);
+}

@@ -1,0 +1,214 @@
+"""What happens to a call, without processes: events in, the next step out."""
+
+import pytest
+
+from shmexec._core import Call, CallState, Ledger, Pack, Seat, Send, Start, Withdraw
+
+_KIND = 1
+
+
+def make_call(number):
+    return Call(number, _KIND, None, len, (), {}, "len")
+
+
+class Pool:
+    """Plays the pool: takes the steps, keeps what a worker would have."""
+
+    def __init__(self, workers=2, depth=2, **options):
+        self.ledger = Ledger(workers, depth, **options)
+        self.seats = []
+        self.numbers = 0
+
+    def submit(self, count=1):
+        calls = []
+        for _ in range(count):
+            self.numbers += 1
+            calls.append(make_call(self.numbers))
+            self.ledger.submit(calls[-1])
+        return calls
+
+    def run(self, begun=()):
+        """Take all steps; what they were."""
+        names = []
+        while (step := self.ledger.next_step()) is not None:
+            names.append(type(step).__name__)
+            if isinstance(step, Start):
+                self.seats.append(Seat(len(self.seats)))
+                self.ledger.started(self.seats[-1])
+            elif isinstance(step, Pack):
+                self.ledger.packed(step.call)
+            elif isinstance(step, Send):
+                self.ledger.sent(step.seat, step.call)
+            elif isinstance(step, Withdraw):
+                self.ledger.withdrawn(step.seat, step.call, step.call not in begun)
+        return names
+
+    def numbers_of(self):
+        return [[call.number for call in seat.sent] for seat in self.seats]
+
+
+def test_a_worker_is_started_for_a_call_that_finds_none_idle():
+    pool = Pool()
+    pool.submit()
+    assert pool.run() == ["Start", "Pack", "Send"]
+    (first,) = pool.seats[0].sent
+    pool.ledger.ended(first)
+    pool.submit()
+    assert pool.run() == ["Pack", "Send"]
+    pool.submit()
+    assert "Start" in pool.run()
+    assert len(pool.seats) == 2
+
+
+def test_all_workers_are_started_at_once_if_they_are_to_be_forked():
+    pool = Pool(3, eager=True)
+    pool.submit()
+    assert pool.run().count("Start") == 3
+
+
+def test_calls_are_spread_and_each_worker_is_told_of_so_many_ahead():
+    pool = Pool()
+    pool.submit(7)
+    pool.run()
+    assert sorted(number for numbers in pool.numbers_of() for number in numbers) == [1, 2, 3, 4]
+    assert [len(numbers) for numbers in pool.numbers_of()] == [2, 2]
+    assert pool.ledger.sent_count == 4
+    assert pool.ledger.waiting_count == 3
+
+
+@pytest.mark.parametrize("warm", [0, 1])
+def test_the_worker_that_has_answered_last_gets_the_next_call(warm):
+    pool = Pool()
+    pool.submit(2)
+    pool.run()
+    for seat in (pool.seats[1 - warm], pool.seats[warm]):
+        pool.ledger.ended(seat.sent[0])
+    (call,) = pool.submit()
+    assert pool.run() == ["Pack", "Send"]
+    assert pool.seats[warm].sent == [call]
+
+
+def test_a_call_that_waits_behind_another_goes_to_an_idle_worker():
+    pool = Pool()
+    pool.submit(4)
+    pool.run()
+    idle, busy = pool.seats
+    for call in list(idle.sent):
+        pool.ledger.ended(call)
+    ahead, behind = busy.sent
+    assert pool.run() == ["Withdraw", "Send"]
+    assert (busy.sent, idle.sent) == ([ahead], [behind])
+
+
+def test_a_call_that_was_begun_is_not_asked_for_again():
+    pool = Pool()
+    pool.submit(4)
+    pool.run()
+    idle, busy = pool.seats
+    for call in list(idle.sent):
+        pool.ledger.ended(call)
+    behind = busy.sent[1]
+    assert pool.run(begun=[behind]) == ["Withdraw"]
+    assert behind.has_begun and behind in busy.sent
+
+
+def test_the_calls_of_a_dead_worker_come_back_first_but_for_its_victim():
+    pool = Pool(1)
+    pool.submit(5)
+    pool.run()
+    (seat,) = pool.seats
+    victim, behind = seat.sent
+    pool.ledger.died(seat, victim)
+    assert victim.state == CallState.PACKING, "in the hands of who judges the death"
+    pool.ledger.ended(victim)
+    pool.seats.clear()
+    pool.run()
+    assert pool.numbers_of() == [[behind.number, 3]]
+
+
+def test_calls_of_a_worker_that_leaves_go_to_others_in_their_order():
+    pool = Pool()
+    pool.submit(4)
+    pool.run()
+    leaving, staying = pool.seats
+    expected = [call.number for call in leaving.sent]
+    for call in list(staying.sent):
+        pool.ledger.ended(call)
+    pool.ledger.leaving(leaving)
+    pool.run()
+    assert [call.number for call in staying.sent] == expected
+
+
+def test_a_blocked_call_waits_until_it_is_unblocked():
+    pool = Pool()
+    call = make_call(1)
+    pool.ledger.submit(call, True)
+    assert pool.run() == []
+    assert not pool.ledger.is_idle
+    pool.ledger.unblock(call)
+    assert pool.run() == ["Start", "Pack", "Send"]
+
+
+def test_without_memory_nothing_is_packed_until_a_call_has_ended():
+    pool = Pool(1)
+    first, second, third = pool.submit(3)
+    assert isinstance(pool.ledger.next_step(), Start)
+    pool.seats.append(Seat(0))
+    pool.ledger.started(pool.seats[0])
+    pool.ledger.packed(pool.ledger.next_step().call)
+    sending = pool.ledger.next_step()
+    pool.ledger.sent(sending.seat, sending.call)
+    step = pool.ledger.next_step()
+    assert step.call is second and pool.ledger.try_later(second)
+    assert pool.ledger.next_step() is None
+    pool.ledger.ended(first)
+    assert pool.ledger.next_step().call is second
+    assert not pool.ledger.try_later(second), "no call is left whose end could free some"
+    pool.ledger.ended(second)
+    assert pool.ledger.next_step().call is third
+
+
+@pytest.mark.parametrize("where", ["blocked", "waiting", "packing", "packed", "sent"])
+def test_a_call_can_end_wherever_it_is(where):
+    pool = Pool(1)
+    call = make_call(1)
+    pool.ledger.submit(call, where == "blocked")
+    if where in ("packing", "packed", "sent"):
+        pool.ledger.next_step()
+        pool.seats.append(Seat(0))
+        pool.ledger.started(pool.seats[0])
+        pool.ledger.next_step()
+    if where in ("packed", "sent"):
+        pool.ledger.packed(call)
+    if where == "sent":
+        step = pool.ledger.next_step()
+        pool.ledger.sent(step.seat, step.call)
+    assert not pool.ledger.is_idle
+    pool.ledger.ended(call)
+    assert pool.ledger.is_idle
+    assert (pool.ledger.waiting_count, pool.ledger.sent_count) == (0, 0)
+
+
+def test_a_start_that_fails_is_not_tried_again_while_others_are_there():
+    pool = Pool(2)
+    pool.submit(1)
+    pool.run()
+    pool.submit(2)
+    assert isinstance(pool.ledger.next_step(), Start)
+    pool.ledger.not_started()
+    assert "Start" not in pool.run()
+
+
+def test_a_full_ring_is_left_alone_until_somebody_looks_again():
+    pool = Pool(1)
+    pool.submit(2)
+    pool.ledger.next_step()
+    pool.seats.append(Seat(0))
+    pool.ledger.started(pool.seats[0])
+    while isinstance(step := pool.ledger.next_step(), Pack):
+        pool.ledger.packed(step.call)
+    step.seat.is_full = True
+    pool.ledger.not_sent(step.call)
+    assert not isinstance(pool.ledger.next_step(), Send)
+    pool.ledger.look_again()
+    assert pool.ledger.next_step().call is step.call
