@@ -98,6 +98,7 @@ cdef class Channel:
     cdef sx_channel_t *channel
     cdef sx_outbox_t *outbox
     cdef sx_wait_t how
+    cdef int woke  # the worker, for the last task
 
     def __cinit__(self, Block block):
         self.block = block
@@ -155,6 +156,7 @@ cdef class Channel:
         check_code(code, raw.second_bytes + raw.first_bytes)
         if raw.flags & SX_SPILLED:
             holds.append(raw.spill.block, raw.spill.birth)
+        self.woke = raw.woke
         return <int64_t> raw.position
 
     def stop(self, uint32_t kind):
@@ -272,10 +274,9 @@ cdef class Hub:
     def name(self):
         return self.block.name.block, self.block.name.birth
 
-    cpdef ring(self):
+    cpdef bint ring(self):
         """After an answer: wake who waits for it, if somebody sleeps."""
-        cdef int event = self.event
-        sx_hub_ring(self.hub, event)
+        return sx_hub_ring(self.hub, self.event)
 
 
 cdef extern from "Python.h":

@@ -26,6 +26,7 @@ cdef enum:
     NOBODY
     LEADER
     COLLECTOR
+    SPINNER  # the collector, which only looks: a leader may take the baton from it
 
 cdef enum:
     KIND_CALL = 1
@@ -103,7 +104,8 @@ cdef class Desk:
     cdef list watched                 # of seats
     cdef sx_channel_t *channels[MOST_RINGS]  # theirs; only who has the baton takes one away
     cdef sx_crew_t crew
-    cdef sx_spin_t pauses
+    cdef sx_spin_t pauses, looks      # of leaders, of the collector
+    cdef readonly uint64_t spins, hits, thefts
     cdef int holder                   # of the baton
     cdef unsigned long owner          # that thread
     cdef bint is_wanted               # by the collector, which cannot be refused
@@ -124,6 +126,7 @@ cdef class Desk:
         self.crew.channels = self.channels
         self.crew.count = 0
         memset(&self.pauses, 0, sizeof(self.pauses))
+        memset(&self.looks, 0, sizeof(self.looks))
         self.holder = NOBODY
         sx_hub_leave(hub.hub, &self.crew, hub.event)
 
@@ -172,6 +175,7 @@ cdef class Desk:
         future = self.new_future()
         call = Call.__new__(Call)
         call.kind, call.future, call.function, call.args = KIND_CALL, future, function, ()
+        future.call = call
         call.packed = Packed.__new__(Packed)
         call.packed.data, call.packed.holds = data, NO_HOLDS
         call.function_number, call.function_packed = known.number, known.packed
@@ -186,7 +190,7 @@ cdef class Desk:
         rest = self.pump_and_drop()
         if rest:
             self.feed()
-        elif self.holder == NOBODY and sx_crew_has_answer(&self.crew):
+        elif (self.holder == NOBODY or self.holder == SPINNER) and sx_crew_has_answer(&self.crew):
             self.help()
         return future
 
@@ -224,7 +228,7 @@ cdef class Desk:
         cdef LazyFuture future = <LazyFuture> call.future
         cdef int64_t position
         cdef bint is_known = call.function_number != 0 and seat.shipped.use(call.function_number)
-        if call.is_atoms and future.state != PENDING:
+        if call.is_atoms and future.is_over():
             self.ledger.cannot_send(call)
             self.failed.append((call, None))  # cancelled
             return
@@ -245,6 +249,10 @@ cdef class Desk:
             self.ledger.cannot_send(call)
             self.failed.append((call, error))
             return
+        if seat.channel.woke == SX_WOKEN:
+            self.pauses.extra = self.looks.extra = SX_WAKE
+        elif seat.channel.woke == SX_WOKEN_AFTER_PAUSE:
+            self.pauses.hold = self.looks.hold = 1
         if position < 0:
             seat.is_full = True
             self.ledger.not_sent(call)
@@ -266,10 +274,23 @@ cdef class Desk:
         if taken_back and call.ships_function:
             seat.shipped.drop(call.function_number)
 
+    cdef recall(self, Call call):
+        """Take back a call that is to be cancelled, if no worker has begun it and it holds no memory."""
+        self.lock.take()
+        try:
+            if call.state == SENT and not call.has_begun:
+                self.withdraw(call.seat, call)
+        finally:
+            self.lock.drop()
+
     # ---- the baton
 
     cdef bint take(self, int who) noexcept:
-        if self.holder != NOBODY or self.has_ended or (self.is_wanted and who != COLLECTOR):
+        if self.has_ended or (self.is_wanted and who != COLLECTOR):
+            return False
+        if self.holder == SPINNER:
+            sx_hub_pass(self.hub.hub)
+        elif self.holder != NOBODY:
             return False
         self.holder = who
         self.owner = PyThread_get_thread_ident()
@@ -339,6 +360,11 @@ cdef class Desk:
             finally:
                 self.leave()
         return 0
+
+    @property
+    def leader_sleeps(self):
+        """Whether some thread has the baton and has gone to sleep with it."""
+        return self.holder == LEADER and sx_hub_leader_sleeps(self.hub.hub)
 
     # ---- answers; with the baton
 
@@ -487,11 +513,38 @@ cdef class Desk:
 
     def try_collect(self):
         """Read all answers, if nobody else does."""
-        if self.holder == NOBODY and self.take(COLLECTOR):
+        if self.take(COLLECTOR):
             try:
                 self.collect()
             finally:
                 self.leave()
+
+    def spin(self):
+        """Look at the rings for a while, and read what comes. False: there is nothing, or a leader does it."""
+        cdef sx_crew_t crew = self.crew
+        cdef uint32_t seen
+        cdef bint is_due
+        if self.backlog:
+            return True
+        if self.holder != NOBODY or not self.take(COLLECTOR):
+            return False
+        self.spins += 1
+        mine = self.spins
+        self.holder = SPINNER
+        seen = sx_hub_turn(self.hub.hub)
+        with nogil:
+            is_due = sx_hub_spin(self.hub.hub, &self.looks, &crew, self.hub.cores, seen)
+        if self.holder != SPINNER or self.spins != mine:
+            self.thefts += 1
+            return False  # taken
+        self.holder = COLLECTOR
+        try:
+            if is_due:
+                self.hits += 1
+                self.collect()
+        finally:
+            self.leave()
+        return is_due
 
     def collect_all(self):
         """With the baton: read all answers."""

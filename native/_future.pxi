@@ -62,6 +62,7 @@ cdef class LazyFuture:
     cdef PyThread_type_lock gate  # closed until the future is done; made by the first thread that waits there
     cdef uint32_t led             # threads that collect answers for it
     cdef Desk desk                # until it is done
+    cdef Call call                # until it is done, if it is one of atoms
     cdef public object pool
 
     def __dealloc__(self):
@@ -130,6 +131,7 @@ cdef class LazyFuture:
     cdef void wake(self):
         """Whoever is in `result`."""
         desk, self.desk = self.desk, None
+        self.call = None
         if self.gate != NULL:
             PyThread_release_lock(self.gate)
         if self.led and desk is not None and desk.owner != PyThread_get_thread_ident():
@@ -180,8 +182,11 @@ cdef class LazyFuture:
         return False
 
     def cancel(self):
-        """As the standard library's: a call that a worker has been sent cannot be cancelled."""
-        cdef bint is_first = self.state == PENDING
+        """As the standard library's; a call of atoms can be cancelled until a worker has begun it."""
+        cdef bint is_first
+        if self.state == RUNNING and self.call is not None and self.desk is not None:
+            self.desk.recall(self.call)
+        is_first = self.state == PENDING
         if is_first and self.condition is None:
             self.state = CANCELLED
             self.wake()

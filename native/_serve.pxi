@@ -86,8 +86,8 @@ def serve_calls(Channel channel not None, Hub hub not None, Recent functions not
             packed = None
         elif not publish_atom(channel, call, &cost, out):
             answer(call, out, cost.seconds)
-        else:
-            hub.ring()
+        elif hub.ring():
+            channel.how.spin.extra = SX_WAKE
         out = None
         check()
 

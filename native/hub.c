@@ -19,17 +19,18 @@ int sx_crew_has_answer(const sx_crew_t *crew) {
     return 0;
 }
 
-void sx_hub_ring(sx_hub_t *hub, int event_fd) {
+int sx_hub_ring(sx_hub_t *hub, int event_fd) {
     sx_fence_seq_cst(); /* SYNC POINT doorbell */
     uint32_t word = sx_load_relaxed(&hub->word);
     SX_STEP();
     if (word == SX_AWAKE || !sx_cas_acq_rel(&hub->word, &word, SX_AWAKE))
-        return; /* swapped by another worker, which wakes, or by the parent, which looks */
+        return 0; /* swapped by another worker, which wakes, or by the parent, which looks */
     SX_STEP();
     if (word == SX_LEADER)
         sx_hub_kick(hub);
     else
         sx_event_write(event_fd);
+    return 1;
 }
 
 void sx_hub_take(sx_hub_t *hub) {
@@ -60,7 +61,7 @@ static int is_due(const void *of) {
 
 int sx_hub_spin(sx_hub_t *hub, sx_spin_t *spin, const sx_crew_t *crew, uint32_t cores, uint32_t seen) {
     sx_looked_for_t it = {hub, crew, seen};
-    uint32_t awake = 0;
+    uint32_t awake = spin->extra > 0; /* just woken */
     for (uint32_t i = 0; i < crew->count; i++)
         awake += sx_channel_is_awake(crew->heap, crew->channels[i]);
     return awake && awake < cores && sx_spin(spin, is_due, &it);
@@ -81,8 +82,16 @@ int sx_hub_sleep(sx_hub_t *hub, uint32_t seen, int64_t nanoseconds) {
     return code;
 }
 
+int sx_hub_leader_sleeps(const sx_hub_t *hub) {
+    return sx_load_acquire(&((sx_hub_t *)hub)->word) == SX_LEADER;
+}
+
 void sx_hub_kick(sx_hub_t *hub) {
     sx_add_acq_rel(&hub->turn, 1);
     SX_STEP();
     sx_futex_wake(&hub->turn, 1);
+}
+
+void sx_hub_pass(sx_hub_t *hub) {
+    sx_add_acq_rel(&hub->turn, 1);
 }

@@ -48,7 +48,7 @@ typedef struct {
 int sx_crew_has_answer(const sx_crew_t *crew);
 
 void sx_event_write(int event_fd);
-void sx_hub_ring(sx_hub_t *hub, int event_fd); /* a worker, after publishing an answer */
+int sx_hub_ring(sx_hub_t *hub, int event_fd); /* a worker, after publishing an answer; 1: somebody had to be woken */
 
 void sx_hub_take(sx_hub_t *hub);
 void sx_hub_leave(sx_hub_t *hub, const sx_crew_t *crew, int event_fd);
@@ -59,6 +59,8 @@ uint32_t sx_hub_turn(const sx_hub_t *hub);
 int sx_hub_spin(sx_hub_t *hub, sx_spin_t *spin, const sx_crew_t *crew, uint32_t cores, uint32_t seen);
 int sx_hub_begin_sleep(sx_hub_t *hub, const sx_crew_t *crew, uint32_t seen);
 int sx_hub_sleep(sx_hub_t *hub, uint32_t seen, int64_t nanoseconds);
+int sx_hub_leader_sleeps(const sx_hub_t *hub);
 void sx_hub_kick(sx_hub_t *hub);
+void sx_hub_pass(sx_hub_t *hub); /* a kick for one who only spins */
 
 #endif

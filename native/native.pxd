@@ -124,6 +124,7 @@ cdef extern from "ring.h" nogil:
         sx_posted_name_t spill
         uint64_t position
         bint is_alone
+        int woke
     enum:
         SX_SPILLED
     int sx_ring_peek(sx_heap_t *heap, sx_ring_t *ring, sx_message_t *message)
@@ -136,9 +137,14 @@ cdef extern from "ring.h" nogil:
     void sx_channel_ring_worker(sx_heap_t *heap, sx_channel_t *channel, int always)
     uint32_t sx_channel_bell(sx_heap_t *heap, sx_channel_t *channel)
     ctypedef struct sx_spin_t:
-        pass
+        uint64_t extra
+        uint32_t hold
     ctypedef struct sx_wait_t:
-        pass
+        sx_spin_t spin
+    enum:
+        SX_WAKE
+        SX_WOKEN
+        SX_WOKEN_AFTER_PAUSE
     uint64_t sx_now()
     int sx_channel_wait(sx_heap_t *heap, sx_channel_t *channel, sx_wait_t *how, uint32_t seen, int64_t nanoseconds)
 
@@ -151,14 +157,16 @@ cdef extern from "hub.h" nogil:
         uint32_t count
     int sx_crew_has_answer(const sx_crew_t *crew)
     void sx_event_write(int event_fd)
-    void sx_hub_ring(sx_hub_t *hub, int event_fd)
+    int sx_hub_ring(sx_hub_t *hub, int event_fd)
     void sx_hub_take(sx_hub_t *hub)
     void sx_hub_leave(sx_hub_t *hub, const sx_crew_t *crew, int event_fd)
     uint32_t sx_hub_turn(const sx_hub_t *hub)
     int sx_hub_spin(sx_hub_t *hub, sx_spin_t *spin, const sx_crew_t *crew, uint32_t cores, uint32_t seen)
     int sx_hub_begin_sleep(sx_hub_t *hub, const sx_crew_t *crew, uint32_t seen)
     int sx_hub_sleep(sx_hub_t *hub, uint32_t seen, int64_t nanoseconds)
+    int sx_hub_leader_sleeps(const sx_hub_t *hub)
     void sx_hub_kick(sx_hub_t *hub)
+    void sx_hub_pass(sx_hub_t *hub)
 
 cdef extern from "outbox.h" nogil:
     ctypedef struct sx_outbox_t:

@@ -79,7 +79,7 @@ int sx_task_send(sx_heap_t *heap, sx_channel_t *channel, sx_message_t *message) 
                             .second_bytes = message->second_bytes, .spill = message->spill};
     sx_record_fill(spilled ? body : (char *)(record + 1), message);
     sx_ring_publish(&channel->tasks, message->position, record);
-    sx_channel_wake_worker(heap, channel, message->is_alone);
+    message->woke = sx_channel_wake_worker(heap, channel, message->is_alone);
     return 0;
 }
 
@@ -172,16 +172,18 @@ void sx_channel_ring_worker(sx_heap_t *heap, sx_channel_t *channel, int always) 
         sx_slot_ring(slot);
 }
 
-void sx_channel_wake_worker(sx_heap_t *heap, sx_channel_t *channel, int elsewhere) {
+int sx_channel_wake_worker(sx_heap_t *heap, sx_channel_t *channel, int elsewhere) {
     sx_slot_t *slot = worker_of(heap, channel);
     sx_fence_seq_cst(); /* SYNC POINT doorbell */
     if (!sx_load_relaxed(&slot->waiting))
-        return;
+        return SX_WAS_AWAKE;
     uint64_t now = sx_now();
-    if (elsewhere && now - channel->rung < SX_PAUSE) /* after a longer one all cores are idle, and the nearest is the best */
-        sx_place_elsewhere(slot);
+    int after_pause = now - channel->rung > SX_PAUSE;
     channel->rung = now;
+    if (elsewhere && !after_pause) /* after one all cores are idle, and the nearest is the best */
+        sx_place_elsewhere(slot);
     sx_slot_ring(slot);
+    return after_pause ? SX_WOKEN_AFTER_PAUSE : SX_WOKEN;
 }
 
 uint32_t sx_channel_bell(sx_heap_t *heap, sx_channel_t *channel) {

@@ -82,6 +82,7 @@ typedef struct {
     uint64_t position;
     sx_record_t *record;
     int is_alone; /* a task: no other worker of the pool has one, so another core is likely to be free */
+    int woke;     /* what sx_task_send tells: one of SX_WAS_AWAKE ... */
 } sx_message_t;
 
 /* Producer. A record of `bytes` at *position, not yet visible; -EAGAIN: full. */
@@ -108,7 +109,9 @@ int sx_task_withdraw(sx_ring_t *ring, uint64_t position);
 /* After certain death: had the worker begun the task at `position`? */
 int sx_task_was_started(sx_ring_t *ring, uint64_t position);
 
-void sx_channel_wake_worker(sx_heap_t *heap, sx_channel_t *channel, int elsewhere); /* after publishing a task, if it sleeps */
+enum { SX_WAS_AWAKE = 0, SX_WOKEN = 1, SX_WOKEN_AFTER_PAUSE = 2 }; /* the worker, for a task */
+/* After publishing one. */
+int sx_channel_wake_worker(sx_heap_t *heap, sx_channel_t *channel, int elsewhere);
 void sx_channel_ring_worker(sx_heap_t *heap, sx_channel_t *channel, int always); /* after publishing a task; always: after a signal, too */
 /* The worker reads the bell, then looks for signals and whatever else may have come, then sleeps on what it read: until a task is
  * there, the bell is rung, somebody has asked to trim (sx_heap_answer_trim), a signal came (-EINTR) or the time is over

@@ -5,6 +5,7 @@
 
 #define LONGEST 50000u        /* ns: what a wake takes */
 #define TAKEN_AWAY 200000u    /* ns between two looks at the clock: the core was somebody else's */
+#define TWICE_IN 50000000u
 #define MOST_MISSES 6         /* 63 waits without */
 #define SHORTEST_CALM 10000000u
 #define LONGEST_CALM 640000000u
@@ -22,8 +23,14 @@ static void miss(sx_spin_t *spin) {
 }
 
 int sx_spin(sx_spin_t *spin, int (*is_due)(const void *of), const void *of) {
+    uint64_t longest = LONGEST + spin->extra;
+    spin->extra = 0;
+    uint32_t hold = spin->hold;
+    spin->hold = 0;
     if (is_due(of))
         return 1;
+    if (hold)
+        return 0;
     if (spin->skip) {
         spin->skip--;
         return 0;
@@ -31,7 +38,7 @@ int sx_spin(sx_spin_t *spin, int (*is_due)(const void *of), const void *of) {
     uint64_t begun = sx_now(), seen = begun;
     if (begun < spin->calm_until)
         return 0;
-    while (seen - begun < LONGEST) {
+    while (seen - begun < longest) {
         for (int i = 0; i < LOOKS; i++) {
             if (is_due(of)) {
                 spin->misses = 0;
@@ -43,6 +50,10 @@ int sx_spin(sx_spin_t *spin, int (*is_due)(const void *of), const void *of) {
         uint64_t before = seen;
         seen = sx_now();
         if (seen - before > TAKEN_AWAY) {
+            uint64_t last = spin->taken_at;
+            spin->taken_at = seen;
+            if (seen - last > TWICE_IN)
+                return 0;
             spin->calm = spin->calm ? spin->calm * 2 : SHORTEST_CALM;
             spin->calm = spin->calm < LONGEST_CALM ? spin->calm : LONGEST_CALM;
             spin->calm_until = seen + spin->calm;

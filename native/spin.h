@@ -3,9 +3,13 @@
  * Some facts (two virtual cores; measured with the prototypes of this package): to wake a sleeper takes 50 us, of which the waker
  * pays 8 to 13; to see a word change while spinning takes 0.1 us. A spinner that shares its core with who it waits for sees nothing.
  *
- * What this means for us: spin for about what a wake costs; after a spin in vain sleep at once for 1, 3, 7 ... 63 waits; if the core
- * was taken away during a spin, there are none to spare: nobody here spins for 10 ms, then 20, up to 640. So who waits for calls of
- * a millisecond spends less than a microsecond for each, and a pool with more workers than cores does not fight over them.
+ * Two that wait for each other teach each other to sleep: who was just woken answers later than who was awake, so the other's spin is
+ * in vain, it sleeps, and has to be woken in turn.
+ *
+ * What this means for us: spin for about what a wake costs, and for two more if the other had to be woken, but not after a pause,
+ * when all are cold. After a spin in vain sleep at once for 1, 3, 7 ... 63 waits; if the core was taken away during spins twice in
+ * 50 ms, there are none to spare: nobody here spins for 10 ms, then 20, up to 640. So who waits for calls of a millisecond spends
+ * less than a microsecond for each, and a pool with more workers than cores does not fight over them.
  */
 #ifndef SX_SPIN_H
 #define SX_SPIN_H
@@ -13,11 +17,16 @@
 #include "atomics.h"
 
 typedef struct {
+    uint64_t extra;  /* nanoseconds for the next spin, since who is waited for has just been woken: SX_WAKE */
+    uint32_t hold;   /* 1: the next wait does not spin: it is the first after a pause, and who is waited for has to be woken */
     uint32_t skip;   /* waits that do not spin */
     uint32_t misses; /* spins in vain, one after the other */
     uint64_t calm;   /* nanoseconds of the last time without spins */
     uint64_t calm_until;
+    uint64_t taken_at; /* when the core was last taken away */
 } sx_spin_t;
+
+#define SX_WAKE 100000u
 
 uint64_t sx_now(void); /* nanoseconds, CLOCK_MONOTONIC */
 /* Looks at `is_due(of)` for a while: 1 as soon as it is true, 0 if it is time to sleep. */

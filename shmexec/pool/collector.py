@@ -87,8 +87,9 @@ class Collector:
     def _run(self) -> None:
         try:
             while (patience := self._on_round()) != END:
-                self._sleep(patience)
-                self._desk.try_collect()
+                if not self._desk.spin():
+                    self._sleep(patience)
+                    self._desk.try_collect()
                 self._on_backlog()
                 if self._dead and self._desk.try_take():
                     self._bury()

@@ -161,8 +161,7 @@ class Pool:
             self.desk.is_open = False
             if cancel_futures:
                 self._is_cancelling = True
-                waiting = CallState.WAITING, CallState.BLOCKED, CallState.PACKED
-                cancelled = [call for call in self._ledger.pending() if call.state in waiting]
+                cancelled = self._ledger.pending()
             collecting = self._collecting
             idle_end = first and not collecting and self._is_idle and not self._workers
         for call in cancelled:

@@ -54,9 +54,10 @@ static int sleeps(const void *of) {
     return 0;
 }
 
-static void nobody_spins_for_a_while_after_the_core_was_taken_away(void) {
+static void nobody_spins_for_a_while_after_the_core_was_taken_away_twice(void) {
     sx_spin_t spin = {0};
     uint64_t calm = 0;
+    CHECK(sx_spin(&spin, sleeps, &word) == 0 && looks > 1 && !spin.calm_until, "once is chance");
     for (int i = 0; i < 9; i++) {
         looks = 0;
         CHECK(sx_spin(&spin, sleeps, &word) == 0 && looks > 1 && spin.skip == 0);
@@ -67,6 +68,27 @@ static void nobody_spins_for_a_while_after_the_core_was_taken_away(void) {
         spin.calm_until = 0;
     }
     CHECK(spins(&spin, 20) == 1 && spin.calm == 0);
+}
+
+static int after_80_us(const void *of) {
+    static uint64_t begun;
+    if (of == NULL)
+        begun = sx_now();
+    looks++;
+    return sx_now() - begun > 80000;
+}
+
+static void who_waits_for_a_sleeper_spins_longer_but_not_after_a_pause(void) {
+    sx_spin_t spin = {.extra = SX_WAKE};
+    do { /* unless the core was taken away */
+        spin = (sx_spin_t){.extra = SX_WAKE};
+        after_80_us(NULL);
+    } while (!sx_spin(&spin, after_80_us, &word) && spin.taken_at);
+    CHECK(!spin.extra && !spin.misses, "150 us are longer than 80");
+    spin.hold = 1;
+    looks = 0;
+    after_80_us(NULL);
+    CHECK(sx_spin(&spin, after_80_us, &word) == 0 && looks == 2 && !spin.hold && !spin.misses);
 }
 
 static void *store_later(void *unused) {
@@ -94,7 +116,8 @@ int main(int argc, char **argv) {
     begin(argc, argv);
     what_is_due_is_seen_at_once();
     spins_in_vain_become_rare_and_one_success_makes_them_common();
-    nobody_spins_for_a_while_after_the_core_was_taken_away();
+    nobody_spins_for_a_while_after_the_core_was_taken_away_twice();
+    who_waits_for_a_sleeper_spins_longer_but_not_after_a_pause();
     what_another_thread_stores_is_seen();
     return 0;
 }
