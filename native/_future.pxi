@@ -5,7 +5,7 @@
 # take the condition, look at the state and add themselves to the waiters; nobody else needs one.
 # What this means for us: the condition is made when somebody asks for it. "Is there one?" and "it is done" are one step: no
 # Python runs between them, and the GIL is held (this extension does not declare that it can do without). If there is one, the
-# thread that finishes the future takes it first, as the standard library's does. Threads in `result` sleep at a gate of their own.
+# thread that finishes the future takes it first, as the standard library's does. Threads in `result` sleep at a gate.
 
 import logging
 import threading

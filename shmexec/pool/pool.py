@@ -4,9 +4,9 @@ Purpose: calls in, futures out; workers are started when they are needed and rep
 Guarantees: a worker's death fails the call that it was running and no other; no call is lost and none runs twice; a
     thread that calls `submit` never waits for a worker; user code (pickling, callbacks) never runs under the pool's
     lock.
-Assumptions: the ledger, the seats and the rings' producer side are touched under `_lock` only; the rings' consumer
-    side and the dead by the collector only. No lock is needed for a call's own fields: one thread at a time has it
-    in hand, as the ledger says.
+Assumptions: the ledger, the seats and the rings' producer side are touched under the desk's lock only; the answer rings
+    by who has the baton (native/_desk.pxi), the dead by the collector. No lock is needed for a call's own fields: one
+    thread at a time has it in hand, as the ledger says.
 """
 
 import copy

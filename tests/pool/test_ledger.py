@@ -109,7 +109,8 @@ def test_a_call_that_was_begun_is_not_asked_for_again():
         pool.ledger.ended(call)
     behind = busy.sent[1]
     assert pool.run(begun=[behind]) == ["Withdraw"]
-    assert behind.has_begun and behind in busy.sent
+    assert behind.has_begun
+    assert behind in busy.sent
 
 
 def test_the_calls_of_a_dead_worker_come_back_first_but_for_its_victim():
@@ -159,7 +160,8 @@ def test_without_memory_nothing_is_packed_until_a_call_has_ended():
     sending = pool.ledger.next_step()
     pool.ledger.sent(sending.seat, sending.call)
     step = pool.ledger.next_step()
-    assert step.call is second and pool.ledger.try_later(second)
+    assert step.call is second
+    assert pool.ledger.try_later(second)
     assert pool.ledger.next_step() is None
     pool.ledger.ended(first)
     assert pool.ledger.next_step().call is second
