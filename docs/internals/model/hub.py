@@ -1,18 +1,19 @@
-"""hub.py - who reads the answers (native/hub.h): all interleavings of a leader, the collector, two workers and their deaths.
+"""Who reads the answers (native/hub.h): all interleavings of a leader, the collector, two workers, a death.
 
     python docs/internals/model/hub.py
 
-Differs from baton.pml, on which it rests, in three things: nobody promotes a follower (the collector, which runs no user code,
-takes over), the baton's state is seen by workers in one word of three values, and the collector can ask a leader for the baton.
+A leader and followers as usual, but for three things: nobody promotes a follower (the collector, which runs no user
+code, takes over), workers see the baton's state in one word of three values, and the collector can ask a leader for
+the baton.
 
-Stores that are not read-modify-writes go through a store buffer of one entry for each thread, as in total store order; a
-fence waits until it is empty; a dead process's buffer reaches memory before its death is seen. The GIL is held from a thread's
-waking to its sleeping. Checked: where nothing can happen any more, every published answer is read, every death is judged, and
-the leader does not sleep.
+Stores that are not read-modify-writes go through a store buffer of one entry for each thread, as in total store
+order; a fence waits until it is empty; a dead process's buffer reaches memory before its death is seen. The GIL is
+held from a thread's waking to its sleeping. Checked: where nothing can happen any more, every published answer is
+read, every death is judged, and the leader does not sleep.
 
-Faults: NOFENCE_WORKER, NOFENCE_PARENT  no fence before the look; NOLOOK_LEAVE, NOLOOK_SLEEP  no look at the rings after
-the store; NOKICK  the collector waits for the baton without a kick; NOEVENT  leave swaps the word and writes nothing;
-BLINDSLEEP  `turn` is read after the look at everything else.
+Faults: NOFENCE_WORKER, NOFENCE_PARENT  no fence before the look; NOLOOK_LEAVE, NOLOOK_SLEEP  no look at the rings
+after the store; NOKICK  the collector waits for the baton without a kick; NOEVENT  leave swaps the word and writes
+nothing; BLINDSLEEP  `turn` is read after the look at everything else.
 """
 
 import sys
@@ -210,10 +211,9 @@ def main() -> int:
     surprises = 0
     for fault in ["", *FAULTS]:
         states, bad = explore(fault)
-        surprises += (bad is None) == bool(fault)
-        print(
-            f"{'FAIL' if (bad is None) == bool(fault) else 'pass'}  {fault or 'sound':16} {states:8} states  {bad or ''}"
-        )
+        is_surprise = (bad is None) == bool(fault)
+        surprises += is_surprise
+        print("FAIL" if is_surprise else "pass", f"{fault or 'sound':16} {states:8} states", bad or "")
     return min(surprises, 1)
 
 
