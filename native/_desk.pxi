@@ -349,6 +349,7 @@ cdef class Desk:
                 nanoseconds = max(0, deadline - <int64_t> sx_now())
             with nogil:
                 code = sx_hub_sleep(hub, seen, nanoseconds)
+                sx_heap_answer_trim(crew.heap)  # a worker that waits for memory rings, too
         PyErr_CheckSignals()
         return 0
 
