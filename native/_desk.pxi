@@ -455,6 +455,7 @@ cdef class Desk:
         self.count(cost)
         self.release_dependents(future)
         rest[0] |= self.pump_and_drop()
+        rest[0] |= not self.is_open  # the last call of a pool that closes: the collector ends it
         call.release()
         if not future.try_finish(value, error):
             self.backlog.append((future, value, error))

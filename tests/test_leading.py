@@ -206,6 +206,20 @@ def test_a_leader_makes_way_for_who_judges_a_death(executor, gate):
     assert outcome == [4]
 
 
+def test_a_pool_that_closes_ends_when_a_leader_has_read_its_last_answer(lonely, gate):
+    begun, leave = gate("begun"), gate("leave")
+    future = lonely.submit(tasks.pass_gates, begun, leave, 5)
+    begun.wait_open()
+    leader, outcome = in_thread(future.result)
+    has_baton(lonely)
+    lonely.shutdown(wait=False)
+    has_baton(lonely)
+    leave.open()
+    leader.join()
+    assert outcome == [5]
+    lonely._pool._collector.join()
+
+
 def test_waiters_and_threads_in_result_share_the_answers(executor):
     for _ in range(100):
         futures = [executor.submit(tasks.give, i) for i in range(6)]
