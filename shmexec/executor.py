@@ -224,15 +224,17 @@ class SharedArrayProcessPoolExecutor(Executor):
             job = self._pool.start_map(fn, scope, whole)
             return job.results(lambda: None if deadline is None else deadline - time.monotonic())
         futures: deque[CallFuture] = deque()
-        submit = self._pool.submit
+        submit, submit_atoms = self._pool.submit, self._submit_atoms
 
         def submit_next() -> bool:
+            if size == 1:
+                for item in items:
+                    futures.append(submit_atoms(fn, item) or submit(Kind.CALL, fn, item, {}, scope))
+                    return True
+                return False
             chunk = tuple(itertools.islice(items, size))
             if chunk:
-                if size == 1:
-                    futures.append(submit(Kind.CALL, fn, chunk[0], {}, scope))
-                else:
-                    futures.append(submit(Kind.CHUNK, fn, chunk, {}, scope))
+                futures.append(submit(Kind.CHUNK, fn, chunk, {}, scope))
             return bool(chunk)
 
         while (ahead is None or len(futures) < ahead) and submit_next():
