@@ -1,26 +1,22 @@
 """SharedExecutor: the executor that users see. Checks what it is given, and hands it to the pool."""
 
-import itertools
 import multiprocessing
-import operator
 import os
 import threading
-import time
 import weakref
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from multiprocessing import util
 from multiprocessing.context import BaseContext
-from typing import Any, Literal, SupportsIndex, TypeVar, cast
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
 from shmexec import _core
+from shmexec.checks import checked_count
+from shmexec.mapping import map_calls
 from shmexec.pickling.notes import Crossing
-from shmexec.pickling.repeated import repeated_in
-from shmexec.pool.calls import MapScope
 from shmexec.pool.crew import WorkerSettings
 from shmexec.pool.futures import CallFuture
 from shmexec.pool.launcher import METHODS, WorkerProcess
@@ -119,8 +115,8 @@ class SharedArrayProcessPoolExecutor(Executor):
         shared_results: bool = True,
         max_bytes: int | None = None,
     ) -> None:
-        workers = _checked_count("max_workers", max_workers)
-        tasks = _checked_count("max_tasks_per_child", max_tasks_per_child)
+        workers = checked_count("max_workers", max_workers)
+        tasks = checked_count("max_tasks_per_child", max_tasks_per_child)
         for name, value in ("initializer", initializer), ("finalizer", finalizer):
             if value is not None and not callable(value):
                 raise TypeError(f"{name} must be a callable, not {type(value).__name__}")
@@ -128,7 +124,7 @@ class SharedArrayProcessPoolExecutor(Executor):
             raise ValueError(f"on_worker_death must be 'replace' or 'break', not {on_worker_death!r}")
         if not isinstance(shared_results, (bool, np.bool_)):
             raise TypeError(f"shared_results must be True or False, not {type(shared_results).__name__}")
-        limit = _checked_count("max_bytes", max_bytes)
+        limit = checked_count("max_bytes", max_bytes)
         method = _checked_method(mp_context)
         if not isinstance(initargs, Iterable):
             raise TypeError(f"initargs must be a tuple, not {type(initargs).__name__}")
@@ -212,34 +208,11 @@ class SharedArrayProcessPoolExecutor(Executor):
         """
         if not callable(fn):
             raise TypeError(f"fn must be a callable, not {type(fn).__name__}")
-        wanted = _checked_count("chunksize", chunksize)
-        size = wanted or 1
-        ahead = _checked_count("buffersize", buffersize)
-        deadline = None if timeout is None else time.monotonic() + timeout
-        scope = MapScope(repeated_in(iterables))
-        items: Iterator[tuple[Any, ...]] = zip(*iterables, strict=False)
-        if wanted is None and ahead is None and self._counts_items:
-            if not (whole := list(items)):
-                return iter(())
-            job = self._pool.start_map(fn, scope, whole)
-            return job.results(lambda: None if deadline is None else deadline - time.monotonic())
-        futures: deque[CallFuture] = deque()
-        submit, submit_atoms = self._pool.submit, self._submit_atoms
-
-        def submit_next() -> bool:
-            if size == 1:
-                for item in items:
-                    futures.append(submit_atoms(fn, item) or submit(Kind.CALL, fn, item, {}, scope))
-                    return True
-                return False
-            chunk = tuple(itertools.islice(items, size))
-            if chunk:
-                futures.append(submit(Kind.CHUNK, fn, chunk, {}, scope))
-            return bool(chunk)
-
-        while (ahead is None or len(futures) < ahead) and submit_next():
-            pass
-        return cast("Iterator[T]", _results(futures, submit_next if ahead else None, deadline, chunked=size > 1))
+        wanted = checked_count("chunksize", chunksize)
+        ahead = checked_count("buffersize", buffersize)
+        return map_calls(
+            self._pool, fn, iterables, timeout, wanted, ahead, default_size=None if self._counts_items else 1
+        )
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more calls; the workers end, and clean up, when the last call is done.
@@ -275,39 +248,6 @@ class SharedArrayProcessPoolExecutor(Executor):
 
 
 SharedExecutor = SharedArrayProcessPoolExecutor
-
-
-def _results(
-    futures: "deque[CallFuture]", submit_next: Callable[[], bool] | None, deadline: float | None, *, chunked: bool
-) -> Iterator[Any]:
-    try:
-        while futures:
-            left = None if deadline is None else deadline - time.monotonic()
-            value = futures[0].result(left)
-            futures.popleft()
-            if submit_next is not None:
-                submit_next()
-            if chunked:
-                value.reverse()
-                while value:
-                    yield value.pop()
-            else:
-                yield value
-            del value
-    finally:
-        for future in futures:
-            future.cancel()
-
-
-def _checked_count(name: str, value: int | None) -> int | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, SupportsIndex):
-        raise TypeError(f"{name} must be an integer, not {type(value).__name__}")
-    value = operator.index(value)  # NumPy's integers, too
-    if value < 1:
-        raise ValueError(f"{name} must be greater than 0, not {value}")
-    return value
 
 
 def _checked_limit(limit: int) -> int:

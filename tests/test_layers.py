@@ -12,11 +12,12 @@ PACKAGE = Path(find_spec("shmexec").origin).parent
 
 # what stands further right may import what stands further left; those in one place never import each other
 LAYERS = [
-    {"errors"},
+    {"errors", "checks"},
     {"_core"},
     {"arrays", "pickling"},
     {"transport"},
     {"worker", "pool"},
+    {"mapping"},
     {"executor", "measure"},
     {"integrations", "demo", "bench"},
     {"__main__"},

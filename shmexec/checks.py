@@ -1,0 +1,16 @@
+"""What users give is checked here: a wrong type or value gets an exception that names the argument."""
+
+import operator
+from typing import SupportsIndex
+
+
+def checked_count(name: str, value: int | None) -> int | None:
+    """An integer of at least 1, or None."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, SupportsIndex):
+        raise TypeError(f"{name} must be an integer, not {type(value).__name__}")
+    value = operator.index(value)  # NumPy's integers, too
+    if value < 1:
+        raise ValueError(f"{name} must be greater than 0, not {value}")
+    return value
