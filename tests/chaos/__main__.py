@@ -1,0 +1,95 @@
+"""python -m tests.chaos --seconds N --seed S [--segment KIND]
+
+Ends with one line of figures, and with status 0 if nothing was found. The torture runs in a process of its own, which
+is killed itself now and then; what it leaves is looked for from outside.
+"""
+
+import argparse
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+import uuid
+
+import tests.chaos
+from tests.chaos import residue
+from tests.chaos.checker import Figures
+
+LONGEST = 120.0  # seconds that one process lives
+KILLED = 0.25  # of them are killed, after a few seconds
+PATIENCE = 20.0  # workers have 10 seconds for their clean-up when their parent is dead
+
+
+class Supervisor:
+    """Starts the processes that are tortured, one after the other, and adds up."""
+
+    def __init__(self, seed, segment):
+        self.figures = Figures()
+        self._random = random.Random(seed)
+        self._seed = seed
+        self._segment = segment
+
+    def run(self, seconds):
+        until, number = time.monotonic() + seconds, 0
+        while (left := until - time.monotonic()) > 0.5:
+            is_killed = number > 0 and self._random.random() < KILLED
+            life = self._random.uniform(1, 10) if is_killed else LONGEST
+            if not is_killed and number == 0 and seconds < LONGEST:
+                life = 0.8 * left
+            self._live(min(life, left), number, is_killed)
+            number += 1
+
+    def _live(self, seconds, number, is_killed):
+        mark = f"SHMEXEC_CHAOS={uuid.uuid4().hex}"
+        environment = {**os.environ, "SHMEXEC_SEGMENT": self._segment, **dict([mark.split("=")])}
+        command = [sys.executable, "-W", "error", "-m", "tests.chaos.inside", "1e9" if is_killed else str(seconds)]
+        seed = str(self._seed * 1000 + number)
+        with subprocess.Popen([*command, seed], env=environment, stdout=subprocess.PIPE, text=True) as inside:
+            if is_killed:
+                try:
+                    inside.wait(seconds)
+                except subprocess.TimeoutExpired:
+                    inside.kill()
+            lines = inside.stdout.read().splitlines()
+        self.figures.parents += is_killed
+        if lines:
+            self.figures.add(Figures(**json.loads(lines[-1])))
+        if inside.returncode not in ((-9,) if is_killed else (0, 1)):
+            self._say(f"process {number} ended with {inside.returncode}")
+            self.figures.hangs += inside.returncode == 3
+            self.figures.wrong += inside.returncode != 3
+        if left := residue.wait_gone(mark, PATIENCE):
+            self._say(f"process {number} has left processes: {left}")
+            self.figures.left += len(left)
+        if memory := residue.memory(inside.pid):
+            self._say(f"process {number} has left memory: {memory}")
+            self.figures.bytes += sum(memory.values())
+
+    def _say(self, text):
+        print(text, file=sys.stderr, flush=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=tests.chaos.__doc__)
+    parser.add_argument("--seconds", type=float, default=30.0)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--segment", default=os.environ.get("SHMEXEC_SEGMENT", "memfd"), help="the kind of the heap")
+    options = parser.parse_args()
+    begun, before = time.monotonic(), residue.shmem()
+    supervisor = Supervisor(options.seed, options.segment)
+    supervisor.run(options.seconds)
+    figures = supervisor.figures
+    print(
+        f"{options.segment}, seed {options.seed}, {time.monotonic() - begun:.0f} s: {figures.rounds} rounds, "
+        f"{figures.calls} calls, {figures.kills} kills of workers, {figures.parents} of parents; "
+        f"{figures.failed} calls failed by their worker's death; wrong {figures.wrong}, hangs {figures.hangs}, "
+        f"lost {figures.lost}, blocks left {figures.blocks}, processes and descriptors left {figures.left}, "
+        f"kernel memory left {figures.bytes} (Shmem of the machine {residue.shmem() - before:+,})"
+    )
+    return 0 if figures.is_good() else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

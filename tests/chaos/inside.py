@@ -1,0 +1,21 @@
+"""The process whose workers die: `python -m tests.chaos.inside SECONDS SEED`. After each season a line of figures."""
+
+import dataclasses
+import json
+import sys
+
+from tests.chaos.runner import Chaos
+
+
+def main(seconds, seed):
+    def say(text):
+        print(text, file=sys.stderr, flush=True)
+
+    def report(figures):
+        print(json.dumps(dataclasses.asdict(figures)), flush=True)
+
+    return 0 if Chaos(seed, say, report).run(seconds).is_good() else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(float(sys.argv[1]), int(sys.argv[2])))
