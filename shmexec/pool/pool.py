@@ -9,10 +9,10 @@ Assumptions: the ledger, the seats and the rings' producer side are touched unde
     thread at a time has it in hand, as the ledger says.
 """
 
-import copy
 import itertools
 import os
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import CancelledError
 from concurrent.futures.process import BrokenProcessPool
@@ -20,12 +20,14 @@ from typing import Any
 
 from shmexec import _core
 from shmexec._core import Call, CallState, Ledger, Pack, Packed, Seat, Send, Start, Unread, Withdraw
-from shmexec.errors import SharedMemoryFull, WorkerDied
+from shmexec.errors import SharedMemoryFull
 from shmexec.pickling import failures
+from shmexec.pool.answers import Answers
 from shmexec.pool.callbacks import CallbackThread
 from shmexec.pool.calls import MapScope, Tally
 from shmexec.pool.collector import END, Collector
 from shmexec.pool.crew import Crew, Worker, WorkerSettings
+from shmexec.pool.endings import Endings, alike, death
 from shmexec.pool.futures import CallFuture
 from shmexec.pool.launcher import WorkerProcess
 from shmexec.pool.packing import Packer
@@ -35,7 +37,6 @@ from shmexec.transport.messages import DEPTH, Cost, Kind
 _START_FAILURES = 3  # workers that die one after the other before any has come up: the next would, too
 
 _GRACE = 10.0  # seconds that the workers of a broken pool have for their clean-up
-_ASK_AGAIN = 0.1
 
 _pool_numbers = itertools.count()
 
@@ -71,7 +72,7 @@ class Pool:
         self._closed = threading.Event()
         self._broken: BaseException | None = None
         self._broken_by: str = ""
-        self._patience = _GRACE
+        self._endings = Endings()  # the collector's
         self._owner = os.getpid()
         number = next(_pool_numbers)
         self._event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -81,10 +82,11 @@ class Pool:
         self._packer = Packer(self, self.tally.copies, self.desk.learn)
         self._crew = Crew(settings, hub)
         self._callbacks = CallbackThread(f"shmexec-callbacks-{number}")
+        self._answers = Answers(self.desk, self._ledger, self._workers, self.tally, self)
         self._collector = Collector(
             self._event,
             self.desk,
-            self._on_backlog,
+            self._answers.deal_with_backlog,
             self._on_death,
             self._on_round,
             self._on_failure,
@@ -240,7 +242,7 @@ class Pool:
                     self._start()
         except BaseException as error:  # Ctrl-C in the thread that submits: the call in its hands ends here
             if type(step) is Pack:
-                self._finish(step.call, error=error)
+                self.finish(step.call, error=error)
             raise
 
     def _take_step(self) -> Step | None:
@@ -259,13 +261,13 @@ class Pool:
             self._collector.start()
         for call, error in failed:
             if error is not None or not call.future.set_running_or_notify_cancel():
-                self._finish(call, error=error)
+                self.finish(call, error=error)
         return _Failed() if failed else step
 
     def _pack(self, call: Call) -> None:
         """Pickle a call, in the present thread."""
         if not call.future.running() and not call.future.set_running_or_notify_cancel():  # running: tried before
-            self._finish(call)
+            self.finish(call)
             return
         if _core.is_half_full():  # the rest is for the results of the calls that are under way
             with self.desk.lock:
@@ -278,9 +280,9 @@ class Pool:
             if error is None:
                 self._ledger.packed(call)
                 self.tally.note_arguments(call)
-                error = self._broken and _alike(self._broken)
+                error = self._broken and alike(self._broken)
         if error is not None:
-            self._finish(call, error=error)
+            self.finish(call, error=error)
 
     def _start(self) -> None:
         try:
@@ -294,7 +296,7 @@ class Pool:
             if alone:
                 reason = BrokenProcessPool(f"no worker process could be started: {error}")
                 reason.__cause__ = error
-                self._break(reason)
+                self.break_off(reason)
             return
         with self.desk.lock:
             self.tally.workers_started += 1
@@ -305,60 +307,11 @@ class Pool:
 
     # ---- what comes back: the collector's thread -------------------------------------------------
 
-    def _on_backlog(self) -> None:
-        """What whoever read the rings has left to this thread."""
-        backlog = self.desk.backlog
-        while backlog:
-            entry = backlog.popleft()
-            if len(entry) == 3:
-                self._set_value(*entry)
-            elif isinstance(entry[0], CallFuture):
-                entry[0]._invoke_callbacks()
-            else:
-                worker = self._workers.get(entry[0])
-                if worker is not None and entry[1] is None:
-                    worker.process.kill()  # it wrote where it should not: its death is judged like any other
-                elif worker is not None:
-                    self._on_answer(worker, entry[1])
-            del entry
-
-    def _set_value(self, future: CallFuture, value: object, error: BaseException | None) -> None:
-        if not future.done():  # the pool may have been broken meanwhile
-            if error is None:
-                future.set_result(value)
-            else:
-                future.set_exception(error)
-
-    def _on_answer(self, worker: Worker, message: _core.Message) -> None:
-        match message.kind:
-            case Kind.RESULT | Kind.ATOM | Kind.FAILURE:
-                cost = Cost.unpack(message.first)
-                with self.desk.lock:
-                    call = self.desk.find_call(worker.seat, message.call)
-                    if call is not None:
-                        self.desk.note_answer(cost.bytes_by_name, cost.bytes_copied, cost.seconds)
-                if call is None:
-                    return
-                self.tally.copies.add(cost.copies)
-                if message.kind != Kind.FAILURE:
-                    packed = Packed(message.second, message.holds, cost.bytes_by_name, cost.bytes_copied)
-                    self._finish(call, packed=packed, cost=cost)
-                else:
-                    self._finish(call, error=failures.load_exception(message.second))
-            case Kind.READY:
-                self._start_failures = 0
-                with self.desk.lock:
-                    worker.seat.is_ready = True
-            case Kind.LEAVING:
-                with self.desk.lock:
-                    self._ledger.leaving(worker.seat)
-            case Kind.UNREADY:
-                with self.desk.lock:
-                    worker.seat.is_leaving = True
-                error = failures.load_exception(message.second)
-                reason = BrokenProcessPool(f"the initializer failed: {type(error).__name__}: {error}")
-                reason.__cause__ = error
-                self._break(reason)
+    def came_up(self, worker: Worker) -> None:
+        """The worker is ready."""
+        self._start_failures = 0
+        with self.desk.lock:
+            worker.seat.is_ready = True
 
     def _on_death(self, worker: Worker) -> None:
         with self.desk.lock:
@@ -367,21 +320,22 @@ class Pool:
             expected = worker.seat.is_leaving or (self._closing and self._is_idle)
             self._ledger.died(worker.seat, victim)
             self.desk.unwatch(worker.seat)
+        self._endings.forget(worker)
         code = self._crew.bury(worker)  # before anybody learns of it: what the worker held is there again
         with self.desk.lock:
             del self._workers[worker.seat]
         if victim is not None or not expected:
             self.tally.workers_died += 1
         if victim is not None:
-            self._finish(victim, error=_death(worker, code, victim))
+            self.finish(victim, error=death(worker, code, victim))
         if expected and victim is None:
             return
         if self._breaks:
-            self._break(_death(worker, code, victim))
+            self.break_off(death(worker, code, victim))
         elif not worker.seat.is_ready:
             self._start_failures += 1
             if self._start_failures >= _START_FAILURES:
-                self._break(
+                self.break_off(
                     BrokenProcessPool(
                         f"{_START_FAILURES} worker processes in a row died before they had come up, "
                         f"the last with exit code {code}"
@@ -400,25 +354,17 @@ class Pool:
             for worker in stopping:
                 worker.seat.is_leaving = True
                 worker.stop()
-            if self._broken is not None and self._workers:
-                return self._end_workers()
+            if self._broken is not None:
+                for worker in self._workers.values():
+                    if worker not in self._endings:
+                        self._endings.begin(worker, time.monotonic() + _GRACE)
             go_on = not ending or bool(self._workers) or not self._closing
         if go_on:
-            return None
+            return self._endings.ask(time.monotonic())
         self._end()
         return END
 
-    def _end_workers(self) -> float:
-        """Of a broken pool. Not by one SIGTERM: a call that is about to block in C may sleep through it."""
-        self._patience -= _ASK_AGAIN
-        for worker in self._workers.values():
-            if self._patience > 0:
-                worker.process.terminate()
-            else:
-                worker.process.kill()
-        return _ASK_AGAIN
-
-    def _finish(
+    def finish(
         self, call: Call, *, packed: Packed | None = None, error: BaseException | None = None, cost: Cost | None = None
     ) -> None:
         """The call is over: its future is done (or was cancelled), its arguments go."""
@@ -454,7 +400,7 @@ class Pool:
         with self.desk.lock:
             self.desk.release_dependents(future)
 
-    def _break(self, reason: BaseException) -> None:
+    def break_off(self, reason: BaseException) -> None:
         """No call can be served any more: all fail, the workers end."""
         with self.desk.lock:
             if self._broken is not None:
@@ -465,7 +411,7 @@ class Pool:
             for worker in self._workers.values():
                 worker.seat.is_leaving = True
         for call in pending:
-            self._finish(call, error=_alike(reason))
+            self.finish(call, error=alike(reason))
         self._wake()
 
     def _on_failure(self, error: BaseException) -> None:
@@ -474,7 +420,7 @@ class Pool:
         reason.__cause__ = error
         for process in self.processes().values():
             process.kill()
-        self._break(reason)
+        self.break_off(reason)
         with self.desk.lock:
             self._closing = True
             self.desk.is_open = False
@@ -493,22 +439,3 @@ class Pool:
             self._closed.set()
             self.desk.close()
             os.close(self._event)
-
-
-def _alike(error: BaseException) -> BaseException:
-    """The same for one future: what is raised collects frames, and the pool must not keep those."""
-    made = copy.copy(error)
-    made.__cause__ = error.__cause__
-    return made
-
-
-def _death(worker: Worker, code: int | None, call: Call | None) -> WorkerDied:
-    how = f"was killed by signal {-code}" if code is not None and code < 0 else f"ended with exit code {code}"
-    if call is None:
-        return WorkerDied(f"worker process {worker.process.pid} {how}", pid=worker.process.pid, exitcode=code)
-    return WorkerDied(
-        f"worker process {worker.process.pid} {how} while it was running {call.name}",
-        pid=worker.process.pid,
-        exitcode=code,
-        call=call.name,
-    )

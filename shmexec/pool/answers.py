@@ -1,0 +1,99 @@
+"""What workers send that takes Python code to deal with: the collector's part of what was read from the rings."""
+
+from collections.abc import Mapping
+from concurrent.futures.process import BrokenProcessPool
+from typing import Protocol
+
+from shmexec import _core
+from shmexec._core import Call, Ledger, Packed, Seat
+from shmexec.pickling import failures
+from shmexec.pool.calls import Tally
+from shmexec.pool.crew import Worker
+from shmexec.pool.futures import CallFuture
+from shmexec.transport.messages import Cost, Kind
+
+
+class AnswersHome(Protocol):
+    """What is done in the end."""
+
+    def finish(
+        self, call: Call, *, packed: Packed | None = None, error: BaseException | None = None, cost: Cost | None = None
+    ) -> None:
+        """The call is over."""
+
+    def came_up(self, worker: Worker) -> None:
+        """The worker is ready."""
+
+    def break_off(self, reason: BaseException) -> None:
+        """No call can be served any more."""
+
+
+class Answers:
+    """Deals with the desk's backlog. All in the collector's thread."""
+
+    def __init__(
+        self, desk: _core.Desk, ledger: Ledger, workers: Mapping[Seat, Worker], tally: Tally, home: AnswersHome
+    ) -> None:
+        self._desk = desk
+        self._ledger = ledger
+        self._workers = workers
+        self._tally = tally
+        self._home = home
+
+    def deal_with_backlog(self) -> None:
+        """What whoever read the rings has left to this thread."""
+        backlog = self._desk.backlog
+        while backlog:
+            entry = backlog.popleft()
+            if len(entry) == 3:
+                set_outcome(*entry)
+            elif isinstance(entry[0], CallFuture):
+                entry[0]._invoke_callbacks()
+            else:
+                worker = self._workers.get(entry[0])
+                if worker is not None and entry[1] is None:
+                    worker.process.kill()  # it wrote where it should not: its death is judged like any other
+                elif worker is not None:
+                    self._take(worker, entry[1])
+            del entry
+
+    def _take(self, worker: Worker, message: _core.Message) -> None:
+        match message.kind:
+            case Kind.RESULT | Kind.ATOM | Kind.FAILURE:
+                self._take_outcome(worker, message)
+            case Kind.READY:
+                self._home.came_up(worker)
+            case Kind.LEAVING:
+                with self._desk.lock:
+                    self._ledger.leaving(worker.seat)
+            case Kind.UNREADY:
+                with self._desk.lock:
+                    worker.seat.is_leaving = True
+                error = failures.load_exception(message.second)
+                reason = BrokenProcessPool(f"the initializer failed: {type(error).__name__}: {error}")
+                reason.__cause__ = error
+                self._home.break_off(reason)
+
+    def _take_outcome(self, worker: Worker, message: _core.Message) -> None:
+        cost = Cost.unpack(message.first)
+        with self._desk.lock:
+            call = self._desk.find_call(worker.seat, message.call)
+            if call is not None:
+                self._desk.note_answer(cost.bytes_by_name, cost.bytes_copied, cost.seconds)
+        if call is None:
+            return
+        self._tally.copies.add(cost.copies)
+        if message.kind != Kind.FAILURE:
+            packed = Packed(message.second, message.holds, cost.bytes_by_name, cost.bytes_copied)
+            self._home.finish(call, packed=packed, cost=cost)
+        else:
+            self._home.finish(call, error=failures.load_exception(message.second))
+
+
+def set_outcome(future: CallFuture, value: object, error: BaseException | None) -> None:
+    """Unless it has one: the pool may have been broken meanwhile."""
+    if not future.done():
+        if error is None:
+            future.set_result(value)
+        else:
+            future.set_exception(error)
