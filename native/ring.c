@@ -123,8 +123,15 @@ int sx_ring_peek(sx_heap_t *heap, sx_ring_t *ring, sx_message_t *message) {
             space = sx_heap_size(heap, message->spill.block);
         }
         if (names > space || message->first_bytes > space - names ||
-            message->second_bytes > space - names - message->first_bytes)
-            return -EBADMSG;
+            message->second_bytes > space - names - message->first_bytes) {
+            /* A task that was taken back names a block that may be another's by now. The claim is looked at after the block:
+             * who gives a block away has taken the task back before. */
+            atomic_thread_fence(memory_order_acquire);
+            if (!(message->flags & SX_SPILLED) || sx_load_acquire(&record->claim) != SX_WITHDRAWN)
+                return -EBADMSG;
+            names = message->name_count = message->first_bytes = 0;
+            message->second_bytes = 0;
+        }
         message->names = (const sx_posted_name_t *)body;
         message->first = body + names;
         message->second = message->first + message->first_bytes;

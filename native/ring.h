@@ -97,7 +97,8 @@ void sx_record_fill(char *at, const sx_message_t *message);
  * message->spill then names and of which the caller has one reference. *position tells where it lies. -EAGAIN, -ENOMEM. */
 int sx_task_send(sx_heap_t *heap, sx_channel_t *channel, sx_message_t *message);
 
-/* Consumer. 1 and *message; 0: empty; -EBADMSG. `heap` resolves a spilled message, whose block must be held by somebody. */
+/* Consumer. 1 and *message; 0: empty; -EBADMSG. `heap` resolves a spilled message, whose block must be held by somebody, unless it is a
+ * task that was taken back: of that no byte may be read. */
 int sx_ring_peek(sx_heap_t *heap, sx_ring_t *ring, sx_message_t *message);
 int sx_ring_is_empty(sx_ring_t *ring);
 void sx_ring_pop(sx_ring_t *ring, const sx_message_t *message);

@@ -144,6 +144,14 @@ class Checker:
         else:
             self.wrong(f"{one.what} {one.call} failed with {error!r}")
 
+    def ended(self, pid, code):
+        """A worker has ended."""
+        if not code:
+            return
+        self.figures.kills += 1
+        if not self.board.doomed[pid]:
+            self.wrong(f"worker {pid} ended with {code}, and nobody had killed it")
+
     def charge(self, one, error):
         """This call failed because that worker died."""
         by = int(self.board.by[one.call])

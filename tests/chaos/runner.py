@@ -69,6 +69,19 @@ class Killer(threading.Thread):
             pass  # it has been buried
 
 
+def note_deaths(executor, checker):
+    """Let the checker know how each worker ended."""
+    crew = executor._pool._crew
+    bury = crew.bury
+
+    def bury_and_note(worker):
+        code = bury(worker)
+        checker.ended(worker.process.pid, code)
+        return code
+
+    crew.bury = bury_and_note
+
+
 class Watchdog(threading.Thread):
     """If no call ends for a long time: says where everybody stands, and ends the process."""
 
@@ -146,6 +159,7 @@ class Chaos:
         where = f"season {self.figures.rounds} of seed {self._seed}"
         checker = Checker(board, self.figures, lambda text: self._say(f"{where}: {text}"))
         self._watchdog.checker, self._watchdog.executor = checker, executor
+        note_deaths(executor, checker)
         killer = Killer(executor, board, int(rng.integers(1 << 30)), float(10 ** rng.uniform(-2, -0.5)))
         killer.start()
         until = time.monotonic() + seconds
@@ -158,7 +172,6 @@ class Chaos:
             other.join()
         executor.shutdown(wait=True, cancel_futures=bool(rng.random() < 0.3))
         killer.stop()
-        self.figures.kills += executor.stats().workers_died
         checker.finish()
         self._watchdog.checker = self._watchdog.executor = None
 

@@ -420,6 +420,22 @@ static void a_task_is_begun_or_taken_back_but_not_both(void) {
     end();
 }
 
+/* It was taken back, answered by another worker, and its block serves a shorter message by now. */
+static void a_long_task_that_was_taken_back_is_skipped_whatever_lies_in_its_block(void) {
+    start();
+    sx_message_t task, sent = {.call = 5, .second_bytes = 20000, .second = filler};
+    CHECK(sx_task_send(&parent, channel, &sent) == 0 && (sent.flags & SX_SPILLED));
+    CHECK(sx_task_withdraw(&channel->tasks, sent.position) == 1);
+    sx_heap_release(&parent, sent.spill.block);
+    sx_name_t other = alloc(&parent, 100);
+    CHECK(other.block == sent.spill.block, "the descriptor is used again");
+    CHECK(sx_ring_peek(&worker, &channel->tasks, &task) == 1 && task.call == 5 && sx_task_start(&task) == 0);
+    sx_ring_pop(&channel->tasks, &task);
+    CHECK(sx_ring_peek(&worker, &channel->tasks, &task) == 0);
+    sx_heap_release(&parent, other.block);
+    end();
+}
+
 /* Two processes and the doorbell: a lost wake would hang. */
 static void no_task_is_slept_through(double until) {
     start();
@@ -512,6 +528,7 @@ int main(int argc, char **argv) {
     a_garbage_length_is_a_bad_message();
     a_task_is_begun_or_taken_back_but_not_both();
     a_task_that_is_too_long_lies_in_a_block_of_its_own();
+    a_long_task_that_was_taken_back_is_skipped_whatever_lies_in_its_block();
     a_wait_ends_when_its_time_is_over_or_the_bell_was_rung();
     no_request_to_trim_is_slept_through();
     no_task_is_slept_through(began + seconds * 0.6);
