@@ -1,0 +1,285 @@
+# Calls, and which worker has which: a state machine without I/O, whose every step can be taken without running Python code.
+#
+# Guarantees
+#   - each call that was submitted ends exactly once: answered, failed, or cancelled before it was begun
+#   - a call that a worker had begun is given to no other worker; one that it had not begun is never lost
+#   - calls begin in the order of their submission, but for those that come back from a worker, which go first
+# Assumption: the caller holds the pool's lock.
+#
+# The life of a call:
+#
+#    BLOCKED -> WAITING -> PACKING -> PACKED -> SENT -> ENDED
+#       (its arguments         ^         ^        |
+#        are futures)          |         '--------'  given back: withdrawn for an idle worker, or its worker died
+#        before it began
+#                              '--- in the hands of the thread that pickles it
+#    from BLOCKED, WAITING and PACKED also -> ENDED (cancelled), from PACKING (cannot be pickled), from PACKED (cannot be sent)
+#    from PACKING also -> WAITING (no memory for its arguments): nothing is packed until a call has ended
+#    a call of atoms is packed as it is submitted: WAITING -> PACKED when it is its turn
+#
+# Some facts: a call that the parent learns of, answers and sends the next for takes it 2 us; a call may take the worker less, or
+# an hour. What is packed ahead holds memory; a call of atoms holds none.
+# What this means for us: a worker is told of `depth` calls ahead, and of calls of atoms as many as keep it busy for some
+# milliseconds, measured; whatever it has not begun can be withdrawn when another worker is idle.
+
+from collections import deque
+
+cdef enum:
+    DEEPEST = 192           # calls of atoms that a worker is told of ahead
+    BUSY_NANOSECONDS = 4000000  # and for how long they should keep it busy: a slice of the scheduler
+
+
+cdef class Ledger:
+    """Which calls there are, and which worker has which.
+
+    Parameters
+    ----------
+    max_workers : int
+    depth : int
+        Calls that a worker is told of at a time: the one that it runs, and those that wait.
+    eager : bool
+        Start all workers with the first call, not each when it is needed.
+    """
+    cdef readonly list seats
+    cdef bint eager
+    cdef Py_ssize_t max_workers, depth, deep, starting, packing_count
+    cdef set blocked
+    cdef object waiting, packed_calls
+    cdef bint is_starved         # no memory for arguments, until some call ends
+    cdef uint64_t ends           # counts
+    cdef double nanoseconds      # that a call takes, of late
+    cdef Py_ssize_t sent_calls
+
+    def __init__(self, Py_ssize_t max_workers, Py_ssize_t depth, *, bint eager=False):
+        self.seats = []
+        self.eager = eager
+        self.max_workers = max_workers
+        self.depth = self.deep = depth
+        self.blocked = set()
+        self.waiting = deque()
+        self.packed_calls = deque()
+
+    # -- events: calls
+
+    cpdef submit(self, Call call, bint blocked=False):
+        """A new call; blocked: its arguments are not there yet."""
+        call.state = BLOCKED if blocked else WAITING
+        if blocked:
+            self.blocked.add(call)
+        elif call.is_atoms and not self.waiting and not self.packing_count:
+            call.state = PACKED
+            self.packed_calls.append(call)
+        else:
+            self.waiting.append(call)
+
+    cpdef unblock(self, Call call):
+        """Its arguments are there."""
+        if call.state == BLOCKED:
+            self.blocked.discard(call)
+            call.state = WAITING
+            self.waiting.append(call)
+
+    def packed(self, Call call):
+        """It is pickled, and can be sent."""
+        self.packing_count -= 1
+        call.state = PACKED
+        self.packed_calls.append(call)
+
+    def try_later(self, Call call):
+        """There is no memory for its arguments now. False: no call is left whose end could free some."""
+        if not (self.packed_calls or self.packing_count > 1 or self.sent_calls):
+            return False
+        self.packing_count -= 1
+        self.is_starved = True
+        call.state = WAITING
+        self.waiting.appendleft(call)
+        return True
+
+    cpdef sent(self, Seat seat, Call call):
+        """It is in the worker's ring."""
+        call.state = SENT
+        call.seat = seat
+        call.has_begun = False
+        seat.sent.append(call)
+        self.sent_calls += 1
+
+    cpdef not_sent(self, Call call):
+        """It could not be put into the worker's ring."""
+        self.packed_calls.appendleft(call)
+
+    cpdef cannot_send(self, Call call):
+        """It is in the caller's hands, who ends it."""
+        call.state = PACKING
+        self.packing_count += 1
+
+    cpdef look_again(self):
+        """The workers may have skipped withdrawn calls: their rings may have room again."""
+        for seat in self.seats:
+            (<Seat> seat).is_full = False
+
+    cpdef withdrawn(self, Seat seat, Call call, bint taken_back):
+        """It was taken back from the ring, or had been begun."""
+        if taken_back:
+            self.take_from(seat, call)
+            call.state = PACKED
+            self.packed_calls.appendleft(call)
+        else:
+            call.has_begun = True
+
+    cdef void take_from(self, Seat seat, Call call):
+        if seat.sent[0] is call:
+            del seat.sent[0]
+        else:
+            seat.sent.remove(call)
+        call.seat = None
+        self.sent_calls -= 1
+
+    cpdef ended(self, Call call):
+        """It was answered, failed or cancelled."""
+        cdef int state = call.state
+        call.state = ENDED
+        self.is_starved = False
+        if state == SENT:
+            self.ends += 1
+            call.seat.used = self.ends
+            self.take_from(call.seat, call)
+        elif state == BLOCKED:
+            self.blocked.discard(call)
+        elif state == WAITING:
+            self.waiting.remove(call)
+        elif state == PACKING:
+            self.packing_count -= 1
+        elif state == PACKED:
+            self.packed_calls.remove(call)
+
+    cdef void note(self, double nanoseconds) noexcept:
+        """What a call has taken."""
+        self.nanoseconds = 0.5 * (self.nanoseconds + nanoseconds)
+        self.deep = <Py_ssize_t> min(<double> DEEPEST, max(<double> self.depth, BUSY_NANOSECONDS / (self.nanoseconds + 1.0)))
+
+    # -- events: workers
+
+    def started(self, Seat seat):
+        """A worker is coming up: it can be sent calls, which it finds when it is ready."""
+        self.starting -= 1
+        self.seats.append(seat)
+
+    def not_started(self):
+        """No worker could be started: there are as many as there can be."""
+        self.starting -= 1
+        self.max_workers = max(1, len(self.seats) + self.starting)
+
+    def leaving(self, Seat seat):
+        """The worker takes no more calls: those that it was sent and has not answered come back."""
+        seat.is_leaving = True
+        self.give_back(seat)
+
+    def died(self, Seat seat, Call victim):
+        """The worker is dead. Its calls come back, but for the `victim`, which it had begun; the caller ends that."""
+        if victim is not None:
+            self.take_from(seat, victim)
+            self.cannot_send(victim)
+            victim.has_begun = True
+        seat.is_leaving = True
+        self.give_back(seat)
+        self.seats.remove(seat)
+
+    cdef give_back(self, Seat seat):
+        for item in reversed(seat.sent):
+            call = <Call> item
+            call.state = PACKED
+            call.seat = None
+            self.packed_calls.appendleft(call)
+        self.sent_calls -= len(seat.sent)
+        seat.sent.clear()
+
+    # -- questions
+
+    def pending(self):
+        """All calls that have not ended, but those that some thread is pickling."""
+        sent = [call for seat in self.seats for call in (<Seat> seat).sent]
+        return [*sent, *self.packed_calls, *self.waiting, *self.blocked]
+
+    @property
+    def is_idle(self):
+        """Whether no call is left."""
+        return not (self.blocked or self.waiting or self.packed_calls or self.packing_count or self.sent_calls)
+
+    @property
+    def waiting_count(self):
+        return len(self.blocked) + len(self.waiting) + len(self.packed_calls) + self.packing_count
+
+    @property
+    def sent_count(self):
+        return self.sent_calls
+
+    cdef bint wants_worker(self):
+        """For one more call than there are."""
+        if len(self.seats) + self.starting >= self.max_workers:
+            return False
+        return self.eager or not self.idle_count()
+
+    cdef Py_ssize_t idle_count(self):
+        cdef Py_ssize_t idle = self.starting
+        for item in self.seats:
+            idle += not ((<Seat> item).is_leaving or (<Seat> item).sent)
+        return idle
+
+    def next_step(self):
+        """What to do next, or None until something happens."""
+        cdef Seat seat
+        cdef Call call
+        cdef Py_ssize_t demand, room
+        if self.packed_calls and (seat := self.seat_for(self.packed_calls[0])) is not None:
+            return Send(seat, self.packed_calls.popleft())
+        demand = len(self.waiting) + len(self.packed_calls) + self.packing_count
+        wanted = demand > 0 if self.eager else demand > self.idle_count()
+        if wanted and len(self.seats) + self.starting < self.max_workers:
+            self.starting += 1
+            return Start()
+        if self.waiting:
+            call = self.waiting[0]
+            room = self.starting * self.depth
+            for item in self.seats:
+                room += max(0, (<Seat> item).room(self.depth))
+            if call.is_atoms and call.packed is not None:
+                if not self.packing_count:  # else it would overtake
+                    call.state = PACKED
+                    self.packed_calls.append(self.waiting.popleft())
+                    return self.next_step()
+            elif not self.is_starved and room > len(self.packed_calls) + self.packing_count:
+                self.waiting.popleft()
+                call.state = PACKING
+                self.packing_count += 1
+                return Pack(call)
+        if not demand and (seat := self.held_up()) is not None:
+            return Withdraw(seat, seat.sent[len(seat.sent) - 1])
+        return None
+
+    cdef Seat seat_for(self, Call call):
+        """The worker with the fewest calls; of several the one that has answered last: its caches are the warmest."""
+        cdef Seat best = None, seat
+        cdef Py_ssize_t depth = self.deep if call.is_atoms else self.depth
+        for item in self.seats:
+            seat = <Seat> item
+            if seat.room(depth) > 0:
+                if best is None or len(seat.sent) < len(best.sent):
+                    best = seat
+                elif len(seat.sent) == len(best.sent) and seat.used >= best.used:
+                    best = seat
+        return best
+
+    cdef Seat held_up(self):
+        """The worker whose last call waits behind others while somebody is idle."""
+        cdef Seat longest = None, seat
+        cdef bint idle = False
+        for item in self.seats:
+            seat = <Seat> item
+            if seat.is_leaving:
+                continue
+            if not seat.sent:
+                idle = True
+            elif len(seat.sent) > 1 and not (<Call> seat.sent[len(seat.sent) - 1]).has_begun:
+                if longest is None or len(seat.sent) > len(longest.sent):
+                    longest = seat
+        return longest if idle else None
