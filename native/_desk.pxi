@@ -108,6 +108,7 @@ cdef class Desk:
     cdef readonly uint64_t spins, hits, thefts
     cdef int holder                   # of the baton
     cdef unsigned long owner          # that thread
+    cdef object leading               # what it leads for: a Watch
     cdef bint is_wanted               # by the collector, which cannot be refused
     cdef bint has_ended               # the event is closed, or this is a forked child
 
@@ -313,17 +314,19 @@ cdef class Desk:
     cdef void kick(self) noexcept:
         sx_hub_kick(self.hub.hub)
 
-    cdef int lead(self, LazyFuture future, int64_t deadline) except -1:
-        """Collect until this future is over or the time is. False: another thread does, or the collector is needed."""
+    cdef int lead(self, Watch watch, int64_t deadline) except -1:
+        """Collect until this is over or the time is. False: another thread does, or the collector is needed."""
         cdef bint is_again = self.holder != NOBODY and self.owner == PyThread_get_thread_ident()
         if not is_again and not self.take(LEADER):
             return False
-        future.led += 1
+        before, self.leading = self.leading, watch
+        watch.led += 1
         try:
             while True:
                 seen = sx_hub_turn(self.hub.hub)
                 self.collect()
-                if future.is_over():
+                watch.tell()
+                if watch.is_over():
                     return True
                 if self.is_wanted and not is_again:
                     return False
@@ -331,7 +334,8 @@ cdef class Desk:
                     return True
                 self.pause(seen, deadline)
         finally:
-            future.led -= 1
+            watch.led -= 1
+            self.leading = before
             if not is_again:
                 self.leave()
 
@@ -457,7 +461,9 @@ cdef class Desk:
         rest[0] |= self.pump_and_drop()
         rest[0] |= not self.is_open  # the last call of a pool that closes: the collector ends it
         call.release()
-        if not future.try_finish(value, error):
+        if not future.try_finish(value, error) and not (
+            type(self.leading) is LeadingEvent and future.try_finish_led(value, error, self.leading)
+        ):
             self.backlog.append((future, value, error))
         elif future.callbacks:
             self.backlog.append((future,))

@@ -55,12 +55,11 @@ cdef int64_t deadline_of(timeout) except? -2:
     return <int64_t> sx_now() + (<int64_t> (seconds * 1e9) if seconds > 0 else 0)
 
 
-cdef class LazyFuture:
+cdef class LazyFuture(Watch):
     """The state of a future, with what `concurrent.futures.Future` has of methods; to be inherited from before that."""
     cdef int state
     cdef object value, error, waiters, callbacks, condition
     cdef PyThread_type_lock gate  # closed until the future is done; made by the first thread that waits there
-    cdef uint32_t led             # threads that collect answers for it
     cdef Desk desk                # until it is done
     cdef Call call                # until it is done, if it is one of atoms
     cdef public object pool
@@ -105,7 +104,7 @@ cdef class LazyFuture:
     @property
     def _waiters(self):
         if self.waiters is None:
-            self.waiters = []
+            self.waiters = [] if self.desk is None else Waiters(self.desk)
         return self.waiters
 
     @property
@@ -127,6 +126,24 @@ cdef class LazyFuture:
         self.state = FINISHED
         self.wake()
         return True
+
+    cdef bint try_finish_led(self, value, error, LeadingEvent leading) except -1:
+        """Done, if only the leader itself has it in `wait` or `as_completed`: it will tell its waiters."""
+        condition = self.condition
+        if self.is_over() or type(condition) is not Condition or not condition.acquire(False):
+            return False
+        waiters = list(self.waiters or ())
+        is_own = not condition._waiters
+        for waiter in waiters:
+            is_own = is_own and type(waiter) in WAITERS and waiter.event is leading
+        if is_own:
+            self.value, self.error = value, error
+            self.state = FINISHED
+            self.wake()
+        condition.release()
+        if is_own:
+            leading.told.append((self, waiters))
+        return is_own
 
     cdef void wake(self):
         """Whoever is in `result`."""
