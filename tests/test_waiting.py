@@ -2,7 +2,6 @@
 
 import os
 import signal
-import threading
 from concurrent.futures import FIRST_COMPLETED, FIRST_EXCEPTION, Future, ThreadPoolExecutor, as_completed, wait
 
 import numpy as np
@@ -11,6 +10,11 @@ import tasks
 from test_leading import Interrupted, _interrupt, has_baton, in_thread
 
 import shmexec
+
+
+def exit_behind_gate(gate):
+    gate.wait_open()
+    os._exit(3)
 
 
 @pytest.fixture
@@ -117,8 +121,8 @@ def test_a_signal_handler_that_raises_in_wait_loses_no_answer(lonely, gate):
 
 
 def test_signal_handlers_that_raise_at_any_moment_lose_no_answer(executor):
-    """Between any two steps of the waiter's Python code, but where the standard library's leaves a condition locked for ever:
-    as it takes or releases one.
+    """Between any two steps of the waiter's Python code, but for those that take or release a condition: there the
+    standard library itself leaves it locked for ever.
     """
 
     def interrupt(signum, frame):
@@ -153,8 +157,11 @@ def test_failures_and_deaths_end_a_wait(executor, gate):
     begun.wait_open()
     failed = executor.submit(tasks.raise_it, ValueError("no"))
     assert wait([kept, failed], return_when=FIRST_EXCEPTION).done == {failed}
+    die = gate("die")
+    died = executor.submit(exit_behind_gate, die)
     thread, outcome = in_thread(lambda: wait([kept, died], return_when=FIRST_EXCEPTION))
-    died = executor.submit(os._exit, 3)
+    has_baton(executor)
+    die.open()
     thread.join()
     assert outcome[0].done == {died}
     assert isinstance(died.exception(), shmexec.WorkerDied)
@@ -174,16 +181,3 @@ def test_a_future_that_another_thread_cancels_ends_a_wait(lonely, gate):
     assert outcome == [[second]]
     leave.open()
     assert wait([first]).done == {first}
-
-
-def test_a_thread_that_holds_a_futures_condition_holds_up_only_who_waits_for_that(executor, gate):
-    held = executor.submit(tasks.pass_gates, begun := gate("begun"), leave := gate("leave"))
-    begun.wait_open()
-    thread, outcome = in_thread(lambda: wait([held]))
-    has_baton(executor)
-    with held._condition:
-        leave.open()
-        assert wait([executor.submit(tasks.give, 5)]).done
-        assert not held.done()
-    thread.join()
-    assert outcome[0].done == {held}
