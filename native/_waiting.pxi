@@ -18,7 +18,7 @@ cdef object Condition = threading.Condition
 
 cdef class Watch:
     """What a thread may lead for."""
-    cdef uint32_t led   # threads that collect answers for it
+    cdef uint32_t led  # threads that collect answers for it
 
     cdef bint is_over(self) noexcept:
         return True
@@ -32,8 +32,8 @@ cdef class LeadingEvent(Watch):
     """A `threading.Event` whose waiting thread collects answers."""
     cdef Desk desk
     cdef bint flag
-    cdef object told    # (future, waiters): finished, and not yet told
-    cdef object sleeper # the event of who cannot lead
+    cdef object told     # (future, waiters): finished, and not yet told
+    cdef object sleeper  # the event of who cannot lead
 
     def __init__(self, Desk desk not None):
         self.desk = desk
