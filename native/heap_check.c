@@ -97,12 +97,26 @@ static const char *check_extent(sx_heap_t *heap, uint32_t extent, int quiet, uin
     return NULL;
 }
 
+static const char *check_tickets(const sx_heap_t *heap) {
+    for (uint32_t t = 0; t < sx_load_acquire(&heap->header->ticket_high); t++) {
+        uint64_t ticket = sx_load_acquire(&heap->tickets[t]);
+        if (!(ticket & SX_TICKET_OPEN))
+            continue;
+        uint64_t state = sx_load_acquire(&sx_block_of(heap, SX_TICKET_BLOCK(ticket))->state);
+        if (SX_STATE(state) != SX_LIVE || !(state & SX_TICKETED))
+            return broken("Q5 an open ticket of a block that does not know of it", SX_TICKET_BLOCK(ticket));
+    }
+    return NULL;
+}
+
 const char *sx_heap_check(sx_heap_t *heap, int quiet) {
     uint8_t *used = malloc(SX_EXTENT_GRANULES);
     const char *wrong = used ? NULL : "no memory to check with";
     pthread_mutex_lock(&heap->mutex);
     for (uint32_t e = 0; e < sx_load_acquire(&heap->header->extent_high) && !wrong; e++)
         wrong = check_extent(heap, e, quiet, used);
+    if (!wrong && quiet)
+        wrong = check_tickets(heap);
     if (!wrong)
         wrong = sx_runs_check(&heap->runs);
     pthread_mutex_unlock(&heap->mutex);

@@ -31,6 +31,7 @@
  *   Q2  IDLE, FREE => no holder bit
  *   Q3  each LIVE block that this process's table counts has this process's bit, and no other has
  *   Q4  in an extent that this process owns: granules of blocks + granules of free runs == SX_EXTENT_GRANULES
+ *   Q5  the block of an open ticket is LIVE and TICKETED
  */
 #ifndef SX_LAYOUT_H
 #define SX_LAYOUT_H

@@ -97,6 +97,51 @@ static void a_dead_senders_ticket_can_be_read(void) {
     CHECK(!is_there(&sender, *names));
 }
 
+/* A member that is killed at each step of issuing, or of reading, a ticket of a block that nobody else holds. */
+static uint64_t killed_at_step(uint64_t at, sx_name_t *name, int reads) {
+    uint32_t slot = sx_slot_reserve(&sender, 1);
+    if (reads) {
+        *name = send(3000);
+        sx_heap_release(&sender, name->block);
+    }
+    pid_t pid = spawn();
+    if (!pid) {
+        sx_heap_t mine;
+        join(&mine, &sender, slot);
+        if (!reads)
+            *name = alloc(&mine, 3000);
+        kill_at = at;
+        on_step = kill_at_step;
+        if (reads)
+            CHECK(sx_heap_hold(&mine, *name) == 0 && sx_ticket_claim(&mine, name->block, entry, seq) == 1);
+        else
+            CHECK(sx_ticket_issue(&mine, name->block, &entry, &seq) == 0);
+        sx_heap_release(&mine, name->block);
+        _exit(0);
+    }
+    int status = status_of(pid);
+    CHECK(WIFSIGNALED(status) ? WTERMSIG(status) == SIGKILL : WEXITSTATUS(status) == 0);
+    CHECK(sx_slot_reap(&sender, slot) == 1);
+    return WIFSIGNALED(status) ? at + 1 : 0;
+}
+
+static void whoever_is_killed_over_a_ticket_leaves_an_unread_pickle_or_nothing(void) {
+    sx_name_t *name = shared(sizeof *name), next;
+    for (int reads = 0; reads < 2; reads++)
+        for (uint64_t at = 1; at;) {
+            at = killed_at_step(at, name, reads);
+            const char *wrong = sx_heap_check(&sender, 1);
+            CHECK(!wrong, "killed at step %llu: %s", (unsigned long long)at, wrong);
+            CHECK(is_there(&sender, *name) == (sx_ticket_count(&sender) == 1) && living(&sender) <= 1);
+            sx_ticket_drop_all(&reader);
+            CHECK(living(&sender) == 0 && sx_ticket_count(&sender) == 0);
+            next = send(3000); /* the next life is no longer than it should be */
+            CHECK(sx_ticket_claim(&reader, next.block, entry, seq) == 1);
+            sx_heap_release(&sender, next.block);
+            CHECK(living(&sender) == 0);
+        }
+}
+
 static void what_nobody_reads_is_freed_by_drop_all(void) {
     sx_name_t names[10];
     for (int i = 0; i < 10; i++) {
@@ -204,6 +249,7 @@ int main(int argc, char **argv) {
     an_entry_that_is_used_again_is_not_claimed_by_an_old_pickle();
     a_block_is_freed_though_its_predecessor_had_tickets();
     a_dead_senders_ticket_can_be_read();
+    whoever_is_killed_over_a_ticket_leaves_an_unread_pickle_or_nothing();
     what_nobody_reads_is_freed_by_drop_all();
     a_full_table_says_so_and_recovers();
     a_ticket_passed_from_process_to_process_is_never_stale();
