@@ -5,7 +5,7 @@
  * never a wrong zero. A page without its bit of `backed` has to be provided. That bit is set after it was and cleared before it is
  * removed: a process killed in between, or refused for want of memory, leaves a bit too few, and the page is provided again.
  */
-#include "heap.h"
+#include "fork.h"
 #include "slot.h"
 
 #include <errno.h>
@@ -76,6 +76,8 @@ static int provide(sx_heap_t *heap, uint64_t at) {
     take_idle_page(heap);
     take_idle_page_of_mine(heap);
     if (!is_within_limit(heap, SX_PAGE_BYTES)) {
+        sx_fork_poll(heap);
+        sx_slot_reap_dead(heap); /* children of fork, and strangers: no pool tells that they are dead */
         sx_heap_sweep(heap);
         if (!is_within_limit(heap, SX_PAGE_BYTES))
             sx_heap_trim(heap);
