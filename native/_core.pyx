@@ -3,6 +3,7 @@
 
 include "_heap.pxi"
 include "_arrays.pxi"
+include "_tickets.pxi"
 include "_numpy_allocator.pxi"
 include "_channel.pxi"
 include "_calls.pxi"

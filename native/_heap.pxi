@@ -54,13 +54,15 @@ def full_message(uint64_t bytes):
     sx_heap_info(own, &info)
     return (f"no shared memory for {bytes:,} bytes more: {info.bytes_in_use:,} are in use by {info.blocks:,} arrays and "
             f"messages, results that nobody has dropped included, and the heap may take {info.bytes_limit:,}. Drop arrays "
-            f"that are no longer needed, or raise max_bytes of the executor")
+            f"that are no longer needed, or raise max_bytes of the executor{about_tickets()}")
 
 
 cdef sx_heap_t *the_heap() except NULL:
     """The heap of this process tree; the first process that needs one makes it."""
     global own
     cdef sx_heap_t *heap
+    if own == NULL:
+        take_offered_heap()
     if own == NULL:
         kind = os.environ.get("SHMEXEC_SEGMENT", "memfd")
         if kind != "memfd":
@@ -136,6 +138,7 @@ def attach_heap(int fd, uint32_t reserved_slot):
             raise MemoryError
         check_code(sx_heap_attach(heap, os.dup(fd), reserved_slot), 0)
         adopt_heap(heap)
+        refuse_offered_heap()
     elif own.me.slot != reserved_slot:
         raise RuntimeError("this process takes part in another shared heap already")
     own.is_worker = 1
@@ -211,12 +214,14 @@ def traffic_figures():
     return traffic[0], traffic[1]
 
 
-def trim_heap():
+def trim_heap(bint unclaimed=False):
     cdef sx_heap_t *heap = own
     if heap != NULL:
         with nogil:
             sx_fork_poll(heap)
             sx_slot_reap_dead(heap)
+            if unclaimed:
+                sx_ticket_drop_all(heap)
             sx_heap_trim(heap)
 
 
@@ -296,6 +301,7 @@ cdef class Block:
     cdef sx_heap_t *heap
     cdef sx_name_t name
     cdef bint readonly
+    cdef object __weakref__
 
     def __cinit__(self):
         self.heap = NULL

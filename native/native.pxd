@@ -80,6 +80,12 @@ cdef extern from "slot.h" nogil:
     void sx_slot_unguard(sx_heap_t *heap, uint32_t slot)
     uint32_t sx_slot_reap_dead(sx_heap_t *heap)
 
+cdef extern from "ticket.h" nogil:
+    int sx_ticket_issue(sx_heap_t *heap, uint32_t block, uint32_t *entry, uint32_t *seq)
+    int sx_ticket_claim(sx_heap_t *heap, uint32_t block, uint32_t entry, uint32_t seq)
+    uint32_t sx_ticket_count(const sx_heap_t *heap)
+    void sx_ticket_drop_all(sx_heap_t *heap)
+
 cdef extern from "fork.h" nogil:
     void sx_fork_expect(sx_heap_t *heap, uint32_t slot)
     void sx_fork_before(sx_heap_t *heap)

@@ -44,11 +44,13 @@ if TYPE_CHECKING:
     from shmexec.executor import PoolStats, SharedArrayProcessPoolExecutor, SharedExecutor
     from shmexec.pickling.explain import Explanation, explain
     from shmexec.pickling.notes import Crossing
+    from shmexec.pickling.tickets import register_multiprocessing
 
 _MODULES = {
     "shmexec.executor": ("PoolStats", "SharedArrayProcessPoolExecutor", "SharedExecutor"),
     "shmexec.pickling.explain": ("Explanation", "explain"),
     "shmexec.pickling.notes": ("Crossing",),
+    "shmexec.pickling.tickets": ("register_multiprocessing",),
     "shmexec.errors": ("NotShareable", "SharedMemoryFull", "StaleName", "TaskTimeout", "WorkerDied"),
     "shmexec.arrays": (
         "HeapInfo",
@@ -96,6 +98,7 @@ __all__ = [
     "name_of",
     "ones",
     "ones_like",
+    "register_multiprocessing",
     "share",
     "shared_allocation",
     "trim",

@@ -81,6 +81,9 @@ class HeapInfo:
     bytes_by_name, bytes_copied : int
         Of arguments and results of all executors of this process, since its start. `SharedExecutor.stats` tells which
         were copied, and why.
+    unclaimed : int
+        Blocks that are kept for pickles that nobody has read so far; each counts for each pickle. See
+        `register_multiprocessing`.
     """
 
     kind: str
@@ -93,6 +96,7 @@ class HeapInfo:
     processes: int
     bytes_by_name: int
     bytes_copied: int
+    unclaimed: int
 
 
 def _checked_dtype(dtype: DTypeLike | None) -> np.dtype[Any]:
@@ -381,13 +385,19 @@ class shared_allocation:
 def heap_info() -> HeapInfo:
     """The figures of the shared heap of this process tree, after taking back what dead processes held."""
     _core.reap_dead()
-    return HeapInfo(*_core.heap_figures(), *_core.traffic_figures())
+    return HeapInfo(*_core.heap_figures(), *_core.traffic_figures(), _core.open_tickets())
 
 
-def trim() -> None:
+def trim(*, unclaimed: bool = False) -> None:
     """Give the pages of all free shared memory back to the kernel, at once.
 
     Freed arrays otherwise leave their pages warm for the next ones. Other processes of the tree are woken to give up
     theirs; busy workers do so after the call that they run.
+
+    Parameters
+    ----------
+    unclaimed : bool
+        Also free the arrays that are kept only for pickles that nobody has read (see `register_multiprocessing`), as
+        those of a queue that was thrown away. A pickle that is read later raises `StaleName`.
     """
-    _core.trim_heap()
+    _core.trim_heap(unclaimed)

@@ -97,7 +97,7 @@ def _reduce_plain(array: NDArray[Any], account: Account) -> Reduced:
     fortran = array.flags.fnc
     if is_small:
         data = array.tobytes("F" if fortran else "C")
-        return _core.small_array, (data, _dtype_token(array.dtype), array.shape, fortran)
+        return _core.small_array, (data, dtype_token(array.dtype), array.shape, fortran)
     copy = _core.new_array(array.shape, array.dtype, fortran, False, True)
     np.copyto(copy, array)
     if account.repeated is not None and account.repeated.comes_again(array):
@@ -119,7 +119,7 @@ def _borrowed(copy: NDArray[Any], account: Account) -> Reduced:
     place = _core.locate(copy)
     assert place is not None
     account.holds.add(*place[:2])
-    return _core.borrowed_array, (*place[:2], _dtype_token(copy.dtype), copy.shape, copy.flags.fnc)
+    return _core.borrowed_array, (*place[:2], dtype_token(copy.dtype), copy.shape, copy.flags.fnc)
 
 
 def _by_name(array: NDArray[Any], place: tuple[int, int, int], writeable: bool, account: Account) -> Reduced:
@@ -127,14 +127,14 @@ def _by_name(array: NDArray[Any], place: tuple[int, int, int], writeable: bool, 
     account.holds.add(block, birth)
     flags = array.flags
     strides = None if flags.c_contiguous or flags.f_contiguous else array.strides
-    token = _dtype_token(array.dtype)
+    token = dtype_token(array.dtype)
     return _core.array, (block, birth, offset, token, array.shape, strides, writeable, flags.fnc)
 
 
 def _given(array: NDArray[Any], place: tuple[int, int, int], account: Account) -> Reduced:
     """By name, to somebody who then has it alone."""
     account.holds.add(*place[:2])
-    return _core.own_array, (*place[:2], _dtype_token(array.dtype), array.shape, array.flags.fnc)
+    return _core.own_array, (*place[:2], dtype_token(array.dtype), array.shape, array.flags.fnc)
 
 
 def _overlaps(array: NDArray[Any]) -> bool:
@@ -148,7 +148,7 @@ def _overlaps(array: NDArray[Any]) -> bool:
     return False
 
 
-def _dtype_token(dtype: np.dtype[Any]) -> np.dtype[Any] | str:
+def dtype_token(dtype: np.dtype[Any]) -> np.dtype[Any] | str:
     """The type as text where that says all of it: shorter, and much faster to pickle."""
     return dtype.str if dtype.isbuiltin == 1 and dtype.kind in "biufc" and dtype.metadata is None else dtype
 

@@ -1,0 +1,175 @@
+# Arrays for receivers that are not known: a pickle names the heap, the block and a ticket, and whoever reads it finds them.
+
+import weakref
+
+# Blocks that are in pickles just now, by (heap, number, birth): all arrays over one block are pickled with the same object, and
+# pickle itself sees to it that this is done once in each pickle, with one ticket.
+cdef object blocks_in_pickles = weakref.WeakValueDictionary()
+
+cdef int offered = -1  # descriptor of the heap that the parent of this process has, for when one is needed here
+
+
+# ---- which heap ---------------------------------------------------------------------------------------------------------------
+
+
+def offer_heap(int fd):
+    """In a child that multiprocessing has started: the heap of its parent. This process takes part in it when it first needs
+    one. Takes the descriptor over."""
+    global offered
+    os.set_inheritable(fd, False)
+    if own == NULL and offered < 0:
+        offered = fd
+    else:
+        os.close(fd)
+
+
+def heritage():
+    """A descriptor of the heap that children of this process are to be offered. It stays this process's."""
+    return offered if own == NULL and offered >= 0 else the_heap().segment.fd
+
+
+cdef int take_offered_heap() except -1:
+    global offered
+    cdef sx_heap_t *heap
+    if offered < 0:
+        return 0
+    heap = <sx_heap_t *> calloc(1, sizeof(sx_heap_t))
+    if heap == NULL:
+        raise MemoryError
+    check_code(sx_heap_attach(heap, offered, 0), 0)
+    offered = -1
+    return adopt_heap(heap)
+
+
+cdef int refuse_offered_heap() except -1:
+    global offered
+    if offered >= 0:
+        fd, offered = offered, -1
+        os.close(fd)
+    return 0
+
+
+cdef sx_heap_t *heap_with(uint64_t identity) noexcept:
+    """One of those that this process has, of which it sees no private copy."""
+    if own != NULL and own.header.identity == identity and own.me.slot:
+        return own
+    for other in foreign:
+        if (<Heap> other).heap.header.identity == identity and (<Heap> other).heap.me.slot:
+            return (<Heap> other).heap
+    return NULL
+
+
+cdef sx_heap_t *find_heap(str segment, uint64_t identity) except NULL:
+    """The heap of a ticket: one that this process has, or opened now. A process without a heap takes it for its own."""
+    cdef sx_heap_t *heap
+    cdef Heap opened
+    if own == NULL:
+        take_offered_heap()
+    heap = heap_with(identity)
+    if heap != NULL:
+        return heap
+    opened = open_segment(segment)
+    heap = heap_with(identity)  # another thread may have been faster, while this one looked for the segment
+    if own == NULL and heap == NULL:
+        heap = opened.heap
+        adopt_heap(heap)
+    else:
+        foreign.append(opened)
+    heap = heap_with(identity)
+    if heap == NULL:
+        raise StaleName(f"{segment} is another heap by now")
+    return heap
+
+
+cdef Heap open_segment(str segment):
+    """From the process that gave the name; if that has ended, from any other that still has the segment."""
+    path, _, inode = segment.rpartition(":")
+    for again in whoever_has(path, inode):
+        try:
+            return Heap(again, int(inode))
+        except (FileNotFoundError, StaleName):
+            pass
+    raise StaleName(f"{segment} is gone: all processes that had this heap have ended")
+
+
+def whoever_has(str path, str inode):
+    yield path
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            descriptors = os.listdir(f"/proc/{pid}/fd")
+        except OSError:  # somebody else's, or gone
+            continue
+        for fd in descriptors:
+            path = f"/proc/{pid}/fd/{fd}"
+            try:
+                if os.readlink(path).startswith("/memfd:shmexec") and os.stat(path).st_ino == int(inode):
+                    yield path
+            except OSError:
+                pass
+
+
+# ---- tickets ------------------------------------------------------------------------------------------------------------------
+
+
+def open_tickets():
+    """How many pickles there are that nobody has read, counting each for each block in it."""
+    return 0 if own == NULL else sx_ticket_count(own)
+
+
+cdef str about_tickets():
+    unread = sx_ticket_count(own)
+    return "" if not unread else (f". {unread:,} are kept for pickles that nobody has read so far: trim(unclaimed=True) frees "
+                                  "them, if nobody ever will")
+
+
+def block_of(cnp.ndarray array):
+    """(block, offset of the first element) if the array lies in shared memory that somebody asked for; else None.
+
+    In whichever heap. What a task's plain code made in this worker only happens to lie there.
+    """
+    cdef sx_heap_t *heap = own
+    cdef sx_name_t name
+    cdef char *low
+    cdef char *high
+    cdef Block block
+    bounds(array, &low, &high)
+    if low == high:
+        return None
+    if heap == NULL or not sx_heap_find(heap, low, high, &name):
+        for other in foreign:
+            heap = (<Heap> other).heap
+            if sx_heap_find(heap, low, high, &name):
+                break
+        else:
+            return None
+    elif is_own_plain(name.block):
+        return None
+    key = heap.header.identity, name.block, name.birth
+    block = blocks_in_pickles.get(key)
+    if block is None:
+        block = hold_block(heap, name.block, name.birth)
+        blocks_in_pickles[key] = block
+    return block, <Py_ssize_t> (<char *> cnp.PyArray_DATA(array) - sx_heap_start(heap, name.block))
+
+
+def issue_ticket(Block block):
+    """What claim_ticket() takes; until then the block is kept, whatever becomes of this process. None: too many are open."""
+    cdef uint32_t entry, seq
+    code = sx_ticket_issue(block.heap, block.name.block, &entry, &seq)
+    if code == -ENOSPC:
+        return None
+    check_code(code, 0)
+    return kernel_name(block.heap), block.heap.header.identity, block.name.block, block.name.birth, entry, seq
+
+
+def claim_ticket(str segment, uint64_t identity, uint32_t number, uint64_t birth, uint32_t entry, uint32_t seq):
+    """The block, held by this process. A second claim is good as long as somebody else holds it. Raises StaleName."""
+    cdef sx_heap_t *heap = find_heap(segment, identity)
+    cdef Block block = hold_block(heap, number, birth)
+    sx_ticket_claim(heap, number, entry, seq)
+    return block
+
+
+def array_in(Block block, Py_ssize_t offset, dtype, tuple shape, tuple strides, bint writeable, bint fortran):
+    """An array over a part of a block."""
+    return rebuild(block, offset, dtype, shape, strides, writeable, fortran)
