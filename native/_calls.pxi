@@ -26,6 +26,7 @@ cpdef enum CallState:
 cdef class Lock:
     """Mutual exclusion for sections in C and in Python. Who waits for it waits without the GIL."""
     cdef PyThread_type_lock lock
+    cdef unsigned long owner  # 0: nobody has it
 
     def __cinit__(self):
         self.lock = PyThread_allocate_lock()
@@ -40,11 +41,21 @@ cdef class Lock:
         if not PyThread_acquire_lock(self.lock, NOWAIT_LOCK):
             with nogil:
                 PyThread_acquire_lock(self.lock, WAIT_LOCK)
+        self.owner = PyThread_get_thread_ident()
 
     cdef void drop(self) noexcept:
+        self.owner = 0
         PyThread_release_lock(self.lock)
 
+    cpdef bint is_mine(self) noexcept:
+        """Whether this thread has it: whoever asks is a finalizer, which the collection of garbage runs in the middle of
+        something."""
+        return self.owner == PyThread_get_thread_ident()
+
     def __enter__(self):
+        if self.is_mine():
+            raise RuntimeError("the pool was asked for this by a finalizer that the collection of garbage ran while the same "
+                               "thread was in the middle of a step of the pool's")
         self.take()
 
     def __exit__(self, *exception):

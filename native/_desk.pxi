@@ -168,7 +168,7 @@ cdef class Desk:
         if found == NULL or not are_atoms(args):
             return None
         known = <Known> found
-        if not known.is_current(function):
+        if not known.is_current(function) or self.lock.is_mine():
             return None
         data = dumps((args, NO_KEYWORDS), 5)
         if len(<bytes> data) > LONGEST_ATOMS:
@@ -277,6 +277,8 @@ cdef class Desk:
 
     cdef recall(self, Call call):
         """Take back a call that is to be cancelled, if no worker has begun it and it holds no memory."""
+        if self.lock.is_mine():
+            return
         self.lock.take()
         try:
             if call.state == SENT and not call.has_begun:

@@ -247,6 +247,9 @@ cdef class LazyFuture(Watch):
         cdef int64_t deadline
         if self.is_over():
             return
+        if self.desk is not None and self.desk.lock.is_mine():
+            raise RuntimeError("a finalizer that the collection of garbage ran in the middle of a step of the pool's cannot wait "
+                               "for a result of that pool")
         deadline = deadline_of(timeout)
         while not self.is_over():
             if self.desk is None or not self.desk.lead(self, deadline):

@@ -279,7 +279,7 @@ _registered_in = 0  # the process whose exit ends its pools
 def _shut_down(pool: Pool) -> None:
     """The executor is garbage: what was submitted is done, and the workers end."""
     if pool.is_owned:
-        pool.shutdown(wait=False, cancel_futures=False)
+        pool.abandon()
 
 
 def _end_pools() -> None:

@@ -21,8 +21,13 @@ class CallbackThread:
     def put(self, callback: Callable[[], None]) -> None:
         """Run this after those that were put before. Called by one thread."""
         if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # no more threads: better late and here than never
+                _run_one(callback)
+                return
+            self._thread = thread
         self._work.put(callback)
 
     def close(self, *, wait: bool = True) -> None:
@@ -34,8 +39,12 @@ class CallbackThread:
 
     def _run(self) -> None:
         while (callback := self._work.get()) is not None:
-            try:
-                callback()  # concurrent.futures logs what a callback raises, but for SystemExit and its like
-            except BaseException:
-                _LOGGER.exception("exception calling callback")
+            _run_one(callback)
             del callback
+
+
+def _run_one(callback: Callable[[], None]) -> None:
+    try:
+        callback()  # concurrent.futures logs what a callback raises, but for SystemExit and its like
+    except BaseException:
+        _LOGGER.exception("exception calling callback")

@@ -3,16 +3,19 @@
 Purpose: calls in, futures out; workers are started when they are needed and replaced when they die.
 Guarantees: a worker's death fails the call that it was running and no other; no call is lost and none runs twice; a
     thread that calls `submit` never waits for a worker; user code (pickling, callbacks) never runs under the pool's
-    lock.
+    lock, but for finalizers, which the collection of garbage runs wherever it likes: what they ask of the pool while
+    their thread has the lock is put off.
 Assumptions: the ledger, the seats and the rings' producer side are touched under the desk's lock only; the answer rings
     by who has the baton (native/_desk.pxi), the dead by the collector. No lock is needed for a call's own fields: one
     thread at a time has it in hand, as the ledger says.
 """
 
+import _thread
 import itertools
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import CancelledError
 from concurrent.futures.process import BrokenProcessPool
@@ -22,7 +25,7 @@ from shmexec import _core
 from shmexec._core import Call, CallState, Ledger, Pack, Packed, Seat, Send, Start, Unread, Withdraw
 from shmexec.errors import SharedMemoryFull
 from shmexec.pickling import failures
-from shmexec.pool.answers import Answers
+from shmexec.pool.answers import Answers, set_outcome
 from shmexec.pool.callbacks import CallbackThread
 from shmexec.pool.calls import MapScope, Tally
 from shmexec.pool.collector import END, Collector
@@ -73,6 +76,7 @@ class Pool:
         self._broken: BaseException | None = None
         self._broken_by: str = ""
         self._endings = Endings()  # the collector's
+        self._put_off: deque[Callable[[], None]] = deque()  # what finalizers have asked for
         self._owner = os.getpid()
         number = next(_pool_numbers)
         self._event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -139,6 +143,10 @@ class Pool:
         )
 
     def _submit(self, call: Call) -> CallFuture:
+        if self.desk.lock.is_mine():
+            self._later(lambda: self._submit_late(call))
+            late: CallFuture = call.future
+            return late
         awaited = self._packer.awaited(call.kind, call.args, call.kwargs)
         call.has_futures = bool(awaited)
         with self.desk.lock:
@@ -155,8 +163,17 @@ class Pool:
         future: CallFuture = call.future
         return future
 
+    def _submit_late(self, call: Call) -> None:
+        try:
+            self._submit(call)
+        except Exception as error:
+            set_outcome(call.future, None, error)
+
     def shutdown(self, *, wait: bool, cancel_futures: bool) -> None:
         """Take no more calls; the workers end when the last is done. May be repeated."""
+        if self.desk.lock.is_mine():
+            self._later(lambda: self.shutdown(wait=False, cancel_futures=cancel_futures))
+            return
         cancelled: list[Call] = []
         with self.desk.lock:
             first, self._closing = not self._closing, True
@@ -180,6 +197,10 @@ class Pool:
                 self._collector.join()
             self._callbacks.close()
 
+    def abandon(self) -> None:
+        """Nobody can use this pool any more: shut it down. For finalizers: takes no lock and does not wait."""
+        self._later(lambda: self.shutdown(wait=False, cancel_futures=False))
+
     def processes(self) -> dict[int, WorkerProcess]:
         """The workers that are there, by pid."""
         with self.desk.lock:
@@ -192,6 +213,9 @@ class Pool:
 
     def cancelled(self, future: CallFuture) -> None:
         """Somebody has cancelled this future: what waits for it has to learn that."""
+        if self.desk.lock.is_mine():
+            self._later(lambda: self.cancelled(future))
+            return
         self._release_dependents(future)
         self._feed()
 
@@ -222,6 +246,25 @@ class Pool:
         if self._closing:
             raise RuntimeError("cannot schedule new futures after shutdown")
 
+    def _later(self, action: Callable[[], None]) -> None:
+        """Put off what a finalizer asks for: its thread may be anywhere, with any lock in its hands."""
+        self._put_off.append(action)
+        if self._collecting:
+            self.desk.ring()
+        elif not self._closed.is_set():
+            try:
+                _thread.start_new_thread(self._do_what_was_put_off, ())  # a threading.Thread would take locks
+            except RuntimeError:
+                pass  # the interpreter ends, and with it everything
+
+    def _do_what_was_put_off(self) -> None:
+        while True:
+            try:
+                action = self._put_off.popleft()
+            except IndexError:
+                return
+            action()
+
     def call_later(self, callback: Callable[[], None]) -> bool:
         """Keep users' callbacks out of the collector's thread."""
         if not self._collector.is_current_thread():
@@ -233,17 +276,18 @@ class Pool:
 
     def _feed(self) -> None:
         """Do what is to be done, until something else has to happen first."""
-        step: Step | None = None
-        try:
-            while (step := self._take_step()) is not None:
+        while (step := self._take_step()) is not None:
+            try:
                 if type(step) is Pack:
                     self._pack(step.call)
                 elif type(step) is Start:
                     self._start()
-        except BaseException as error:  # Ctrl-C in the thread that submits: the call in its hands ends here
-            if type(step) is Pack:
-                self.finish(step.call, error=error)
-            raise
+            except BaseException as error:  # Ctrl-C in the thread that submits: the call in its hands ends here
+                if type(step) is Pack:
+                    self.finish(step.call, error=error)
+                    if self._collector.is_current_thread():
+                        continue  # which gets no Ctrl-C: pickling has called sys.exit(), say
+                raise
 
     def _take_step(self) -> Step | None:
         """The next step, which is done already if it can be done under the lock."""
@@ -344,6 +388,7 @@ class Pool:
 
     def _on_round(self) -> float | None:
         """How long the collector may sleep: for ever (None), so many seconds, or it ends."""
+        self._do_what_was_put_off()
         _core.answer_trim()  # who asked may be a worker that waits for memory
         with self.desk.lock:
             self._ledger.look_again()
@@ -439,3 +484,4 @@ class Pool:
             self._closed.set()
             self.desk.close()
             os.close(self._event)
+        self._do_what_was_put_off()  # which fails now, and says so

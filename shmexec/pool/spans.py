@@ -60,7 +60,7 @@ class SpanMap:
         self.scope = scope
         self._home = home
         self._items: list[Item | None] = list(items)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a finalizer may cancel the map in the middle of a step of it
         self._changed = threading.Condition(self._lock)
         self._next = 0  # the first item that was never sent
         self._returned: deque[tuple[int, int]] = deque()  # spans that were sent, and came back
