@@ -41,7 +41,9 @@ cdef class Imported(Known):
     cpdef bint is_current(self, function) except -1:
         cdef PyObject *module = PyDict_GetItem(modules, self.module)
         cdef PyObject *found
-        if module == NULL or (<object> module) is not self.space or type(self.space) is not types.ModuleType or by_value_modules():
+        if module == NULL or (<object> module) is not self.space or type(self.space) is not types.ModuleType:
+            return False
+        if by_value_modules():
             return False
         found = PyDict_GetItem(self.space.__dict__, self.name)
         return found != NULL and (<object> found) is function
