@@ -43,6 +43,7 @@ cdef class Ledger:
     cdef readonly list seats
     cdef bint eager
     cdef Py_ssize_t max_workers, depth, deep, starting, packing_count
+    cdef Py_ssize_t wanted       # workers that calls have asked for and that were not started yet
     cdef set blocked
     cdef object waiting, packed_calls
     cdef bint is_starved         # no memory for arguments, until some call ends
@@ -64,6 +65,8 @@ cdef class Ledger:
     cpdef submit(self, Call call, bint blocked=False):
         """A new call; blocked: its arguments are not there yet."""
         call.state = BLOCKED if blocked else WAITING
+        if not blocked and self.wants_worker():
+            self.wanted += 1
         if blocked:
             self.blocked.add(call)
         elif call.is_atoms and not self.waiting and not self.packing_count:
@@ -214,10 +217,18 @@ cdef class Ledger:
         return self.sent_calls
 
     cdef bint wants_worker(self):
-        """For one more call than there are."""
-        if len(self.seats) + self.starting >= self.max_workers:
+        """For one more call than there are: as in the standard library, if no worker is idle that has answered before."""
+        cdef Py_ssize_t ahead = len(self.waiting) + len(self.packed_calls) + self.packing_count
+        if len(self.seats) + self.starting + self.wanted >= self.max_workers:
             return False
-        return self.eager or not self.idle_count()
+        if self.eager:
+            return True
+        for item in self.seats:
+            if (<Seat> item).used and not ((<Seat> item).is_leaving or (<Seat> item).sent):
+                ahead -= 1
+                if ahead < 0:
+                    return False
+        return True
 
     cdef Py_ssize_t idle_count(self):
         cdef Py_ssize_t idle = self.starting
@@ -233,10 +244,12 @@ cdef class Ledger:
         if self.packed_calls and (seat := self.seat_for(self.packed_calls[0])) is not None:
             return Send(seat, self.packed_calls.popleft())
         demand = len(self.waiting) + len(self.packed_calls) + self.packing_count
-        wanted = demand > 0 if self.eager else demand > self.idle_count()
+        wanted = demand > 0 if self.eager else self.wanted > 0 or demand > self.idle_count()
         if wanted and len(self.seats) + self.starting < self.max_workers:
             self.starting += 1
+            self.wanted = max(0, self.wanted - 1)
             return Start()
+        self.wanted = 0
         if self.waiting:
             call = self.waiting[0]
             room = self.starting * self.depth

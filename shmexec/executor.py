@@ -5,25 +5,28 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor
+from concurrent.futures import Future
+from concurrent.futures.process import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import util
 from multiprocessing.context import BaseContext
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, ParamSpec, TypeVar, overload
 
 import numpy as np
 
 from shmexec import _core
 from shmexec.checks import checked_count
-from shmexec.mapping import MapOptions, map_calls
+from shmexec.mapping import map_calls
 from shmexec.pickling.notes import Crossing
 from shmexec.pool.crew import WorkerSettings
 from shmexec.pool.futures import CallFuture
 from shmexec.pool.launcher import METHODS, WorkerProcess
 from shmexec.pool.pool import Pool
+from shmexec.standard import without_inherited
 from shmexec.transport.messages import Kind
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 _LEAST_BYTES = 8 << 20  # a page for messages, one for an argument, one for a result, and the heap's own tables
 
@@ -61,8 +64,12 @@ class PoolStats:
     copies: tuple[Crossing, ...] = ()
 
 
-class SharedArrayProcessPoolExecutor(Executor):
+@without_inherited
+class SharedArrayProcessPoolExecutor(ProcessPoolExecutor):
     """A process pool that passes NumPy arrays by kernel name instead of by value.
+
+    It is a `concurrent.futures.ProcessPoolExecutor` by name only, for code that asks ``isinstance``: nothing of that
+    class is used.
 
     Parameters
     ----------
@@ -76,12 +83,13 @@ class SharedArrayProcessPoolExecutor(Executor):
     initargs : tuple
         Its arguments. Locks, queues and pipes of the same context can be among them.
     max_tasks_per_child : int, optional
-        Calls after which a worker ends and is replaced; a chunk of `map` is one call.
+        Calls after which a worker ends and is replaced; a chunk of `map` is one call. Not with fork.
     finalizer : callable, optional
         Called without arguments as a worker ends, also on SIGTERM and when this process has died.
     on_worker_death : {'replace', 'break'}
         ``'replace'``: only the call that the dead worker was running fails, with `WorkerDied`, and a new worker
-        takes its place. ``'break'``: the standard library's rule: all calls fail, and the pool is of no use any more.
+        takes its place. ``'break'``: the standard library's rule: all calls fail, and the pool is of no use any more;
+        also if the arguments or the result of a call cannot be unpickled.
     shared_results : bool
         While a call runs, NumPy's allocator in the worker is the shared heap's, so what ordinary code returns goes by
         name. False: it is NumPy's own, and such results are copied once. For code that takes the memory of arrays away
@@ -125,7 +133,7 @@ class SharedArrayProcessPoolExecutor(Executor):
         if not isinstance(shared_results, (bool, np.bool_)):
             raise TypeError(f"shared_results must be True or False, not {type(shared_results).__name__}")
         limit = checked_count("max_bytes", max_bytes)
-        method = _checked_method(mp_context)
+        context, method = _checked_context(mp_context, tasks)
         if not isinstance(initargs, Iterable):
             raise TypeError(f"initargs must be a tuple, not {type(initargs).__name__}")
         settings = WorkerSettings(method, initializer, tuple(initargs), finalizer, tasks, bool(shared_results))
@@ -133,6 +141,7 @@ class SharedArrayProcessPoolExecutor(Executor):
             _core.set_limit(_checked_limit(limit))
         self._counts_items = tasks is None  # else a worker's end comes after so many items
         self._max_workers = workers or len(os.sched_getaffinity(0))
+        self._mp_context = context
         self._pool = Pool(self._max_workers, settings, breaks=on_worker_death == "break")
         self._submit_atoms: Callable[[Callable[..., Any], tuple[Any, ...]], CallFuture | None] = self._pool.desk.submit
         _pools.add(self._pool)
@@ -140,11 +149,39 @@ class SharedArrayProcessPoolExecutor(Executor):
         self._let_go.atexit = False
         _register_exit()
 
+    # What other libraries read of the standard library's pool. (`_max_workers` and `_mp_context` are attributes.)
+
     @property
-    def _processes(self) -> dict[int, WorkerProcess]:
+    def _processes(self) -> dict[int, WorkerProcess]:  # type: ignore[override]
         return self._pool.processes()
 
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> CallFuture:
+    @property
+    def _pending_work_items(self) -> dict[int, _core.Call]:  # type: ignore[override]
+        return self._pool.pending()
+
+    @property
+    def _broken(self) -> str | bool:  # type: ignore[override]
+        return self._pool.broken_by or False
+
+    @property
+    def _shutdown_thread(self) -> bool:  # type: ignore[override]
+        return self._pool.is_closing
+
+    # Futures may stand where their results are wanted; the last says what the standard library's says.
+
+    @overload
+    def submit(self, fn: Callable[..., T], first: Future[Any], /, *args: Any, **kwargs: Any) -> Future[T]: ...
+    @overload
+    def submit(
+        self, fn: Callable[..., T], first: Any, second: Future[Any], /, *args: Any, **kwargs: Any
+    ) -> Future[T]: ...
+    @overload
+    def submit(
+        self, fn: Callable[..., T], first: Any, second: Any, third: Future[Any], /, *args: Any, **kwargs: Any
+    ) -> Future[T]: ...
+    @overload
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]: ...
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Schedule ``fn(*args, **kwargs)`` in a worker.
 
         An array in shared memory goes by name: both sides see the same bytes, and what the worker writes is seen
@@ -177,9 +214,8 @@ class SharedArrayProcessPoolExecutor(Executor):
         timeout: float | None = None,
         chunksize: int | None = None,
         buffersize: int | None = None,
-        ordered: bool = True,
     ) -> Iterator[T]:
-        """Call `fn` on each tuple of items, in parallel; yield the results.
+        """Call `fn` on each tuple of items, in parallel; yield the results in order.
 
         Parameters
         ----------
@@ -195,13 +231,10 @@ class SharedArrayProcessPoolExecutor(Executor):
         chunksize : int, optional
             Items that go to a worker together, as one call. Default: as many as take about 4 ms, measured as the map
             goes on, and fewer towards its end; a worker for which it takes longer comes back early, and others take
-            the rest. Each item is then as good as a call of its own: no two share an object. (With
+            the rest. Each item is then as good as a call of its own: no two share an object. (With `buffersize` or
             `max_tasks_per_child` the default is 1.)
         buffersize : int, optional
-            Items (with a `chunksize`: chunks) that are taken from the iterables ahead of the results that were asked
-            for; one more is taken before each result is waited for. Default: all, at once.
-        ordered : bool
-            Yield the results in the order of the items. False: as they come; an exception is raised when it comes.
+            Chunks that are taken from the iterables ahead of the results that were asked for. Default: all, at once.
 
         Raises
         ------
@@ -212,10 +245,11 @@ class SharedArrayProcessPoolExecutor(Executor):
         """
         if not callable(fn):
             raise TypeError(f"fn must be a callable, not {type(fn).__name__}")
-        options = MapOptions(
-            timeout, checked_count("chunksize", chunksize), checked_count("buffersize", buffersize), bool(ordered)
+        wanted = checked_count("chunksize", chunksize)
+        ahead = checked_count("buffersize", buffersize)
+        return map_calls(
+            self._pool, fn, iterables, timeout, wanted, ahead, default_size=None if self._counts_items else 1
         )
-        return map_calls(self._pool, fn, iterables, options, adapts=self._counts_items, owner=self)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more calls; the workers end, and clean up, when the last call is done.
@@ -262,15 +296,21 @@ def _checked_limit(limit: int) -> int:
     return limit
 
 
-def _checked_method(context: BaseContext | None) -> str:
-    if context is None:
-        return "forkserver"
-    if not isinstance(context, BaseContext):
+def _checked_context(context: BaseContext | None, max_tasks: int | None) -> tuple[BaseContext, str]:
+    """The context, and its start method."""
+    if context is None:  # what is made by these can be passed to workers of our own fork server
+        return multiprocessing.get_context("forkserver" if max_tasks is None else "spawn"), "forkserver"
+    if not callable(getattr(context, "get_start_method", None)):
         raise TypeError(f"mp_context must be a multiprocessing context, not {type(context).__name__}")
     method = context.get_start_method(allow_none=True) or multiprocessing.get_start_method()
     if method not in METHODS:
         raise ValueError(f"mp_context must start by one of {', '.join(METHODS)}, not {method!r}")
-    return method
+    if method == "fork" and max_tasks is not None:
+        raise ValueError(
+            "max_tasks_per_child is incompatible with the 'fork' multiprocessing start method; supply a different"
+            " mp_context."
+        )
+    return context, method
 
 
 # ---- the end of the process ----------------------------------------------------------------------

@@ -204,6 +204,7 @@ def test_finalizers_run_when_a_worker_is_terminated(make_executor, tmp_path):
     assert path.read_text() == "yes"
 
 
+@pytest.mark.parametrize("method", [None, "forkserver", "spawn"])  # with fork it is refused, as in the standard library
 def test_a_worker_is_replaced_after_its_last_task(make_executor, method):
     executor = make_executor(1, method, max_tasks_per_child=3)
     pids = list(executor.map(tasks.pid, range(10)))

@@ -1,6 +1,7 @@
 """How an exception crosses: with its remote traceback; and what stands for one that cannot."""
 
 import pickle
+import sys
 import traceback
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -11,14 +12,25 @@ from shmexec.pickling.pickler import dump, load
 
 
 class RemoteTraceback(Exception):
-    """The traceback in the worker, as text: the cause of the exception that the caller sees."""
+    """The traceback in another process, as text: the cause of the exception that the caller sees."""
 
-    def __init__(self, text: str) -> None:
-        super().__init__(text)
-        self.text = text
+    def __init__(self, tb: str) -> None:
+        super().__init__(tb)
+        self.tb = tb
 
     def __str__(self) -> str:
-        return f'\n"""\n{self.text}"""'
+        return self.tb
+
+
+def remote_traceback(text: str) -> Exception:
+    """The standard library's exception for it where its process pool is loaded, as it is in the parent; else ours."""
+    kind = getattr(sys.modules.get("concurrent.futures.process"), "_RemoteTraceback", RemoteTraceback)
+    made: Exception = kind(f'\n"""\n{text}"""')
+    return made
+
+
+class Unreadable(Exception):
+    """A task could not be unpickled, because of the error that is the cause of this one."""
 
 
 def pack_exception(error: BaseException) -> Packed:
@@ -46,7 +58,7 @@ def load_exception(data: bytes | memoryview) -> BaseException:
             reason = f"{type(unpickling).__name__}: {unpickling}"
     if not isinstance(error, BaseException):
         error = pickle.PicklingError(f"the call raised an exception that cannot be sent back ({reason}): {says}")
-    error.__cause__ = RemoteTraceback(text)
+    error.__cause__ = remote_traceback(text)
     return error
 
 
@@ -57,7 +69,7 @@ def explain(error: Exception, what: str) -> Exception:
     kept = (pickle.PicklingError, TypeError, AttributeError)
     made = type(error)(message) if type(error) in kept else pickle.PicklingError(f"{message} ({type(error).__name__})")
     # as text: the frames have the call's arrays
-    made.__cause__ = RemoteTraceback("".join(traceback.format_exception(error)))
+    made.__cause__ = remote_traceback("".join(traceback.format_exception(error)))
     return made
 
 

@@ -10,6 +10,7 @@ Assumptions: the bytes come from a process of the same tree. Loading runs the co
 
 import io
 import pickle
+import types
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -172,6 +173,10 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             return load_again, (bytes(packed.data),)
         if type(obj) is io.TextIOWrapper:  # cloudpickle would send what is in the file, without a word
             raise TypeError("cannot pickle '_io.TextIOWrapper' object")
+        if type(obj) is types.MethodType and (by_name := _method_by_name(obj)) is not None:
+            return by_name
+        if type(obj) is types.CodeType:
+            return _with_filename(obj, self.dispatch_table[types.CodeType](obj))
         reduced = super().reducer_override(obj)
         return main_module.share_globals(obj, reduced, self._dump_global) if self._to_worker else reduced
 
@@ -179,6 +184,27 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         packed = _dump(value, self._account.inner(), to_worker=True)
         self._account.add(packed)
         return bytes(packed.data)
+
+
+def _method_by_name(method: types.MethodType) -> Any:
+    """A method that its class has under its name, and whose function cannot be imported: as pickle itself does it.
+
+    cloudpickle sends that function by value, with copies of its module's globals: each class method, for one.
+    """
+    from shmexec.pickling.functions import is_importable
+
+    function, bound, name = method.__func__, method.__self__, method.__func__.__name__
+    kind = bound if isinstance(bound, type) else type(bound)
+    if is_importable(function) or not is_importable(kind):
+        return None
+    found = getattr(kind, name, None)
+    return (getattr, (bound, name)) if (found == method if bound is kind else found is function) else None
+
+
+def _with_filename(code: types.CodeType, reduced: tuple[Any, tuple[Any, ...]]) -> tuple[Any, tuple[Any, ...]]:
+    """cloudpickle forgets where code comes from; a traceback of the worker shall say it, and show the lines."""
+    make, parts = reduced
+    return make, tuple(code.co_filename if type(part) is str and part == "<dynamic-code>" else part for part in parts)
 
 
 def is_plain(values: Iterable[Any]) -> bool:

@@ -9,12 +9,16 @@ from shmexec._core import Call, Ledger, Packed, Seat
 from shmexec.pickling import failures
 from shmexec.pool.calls import Tally
 from shmexec.pool.crew import Worker
-from shmexec.pool.futures import CallFuture
+from shmexec.pool.futures import CallFuture, unreadable
 from shmexec.transport.messages import Cost, Kind
+
+_GRACE = 10.0  # seconds for the end of a worker whose initializer has failed
 
 
 class AnswersHome(Protocol):
     """What is done in the end."""
+
+    breaks: bool
 
     def finish(
         self, call: Call, *, packed: Packed | None = None, error: BaseException | None = None, cost: Cost | None = None
@@ -59,7 +63,7 @@ class Answers:
 
     def _take(self, worker: Worker, message: _core.Message) -> None:
         match message.kind:
-            case Kind.RESULT | Kind.ATOM | Kind.FAILURE:
+            case Kind.RESULT | Kind.ATOM | Kind.FAILURE | Kind.UNREADABLE:
                 self._take_outcome(worker, message)
             case Kind.READY:
                 self._home.came_up(worker)
@@ -69,6 +73,7 @@ class Answers:
             case Kind.UNREADY:
                 with self._desk.lock:
                     worker.seat.is_leaving = True
+                worker.process.join(_GRACE)  # what it logs of this is there before anybody learns of it
                 error = failures.load_exception(message.second)
                 reason = BrokenProcessPool(f"the initializer failed: {type(error).__name__}: {error}")
                 reason.__cause__ = error
@@ -83,9 +88,11 @@ class Answers:
         if call is None:
             return
         self._tally.copies.add(cost.copies)
-        if message.kind != Kind.FAILURE:
+        if message.kind in (Kind.RESULT, Kind.ATOM):
             packed = Packed(message.second, message.holds, cost.bytes_by_name, cost.bytes_copied)
             self._home.finish(call, packed=packed, cost=cost)
+        elif message.kind == Kind.UNREADABLE and self._home.breaks:
+            self._home.break_off(unreadable(f"the call of {call.name}", failures.load_exception(message.second)))
         else:
             self._home.finish(call, error=failures.load_exception(message.second))
 

@@ -62,8 +62,14 @@ class Collector:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-        self._thread.start()
+        """Raises RuntimeError if there can be no more threads; then it may be tried again."""
+        thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+        self._thread = thread
+        try:
+            thread.start()
+        except BaseException:
+            self._thread = None
+            raise
 
     def is_current_thread(self) -> bool:
         return self._thread is threading.current_thread()

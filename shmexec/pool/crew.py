@@ -10,7 +10,7 @@ import contextlib
 import itertools
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from shmexec import _core
@@ -113,6 +113,7 @@ class Crew:
         """All workers are buried, and no more will be started."""
         self._launcher.close()
         self._replacer.close()
+        self._settings = replace(self._settings, initializer=None, initargs=(), finalizer=None)  # locks and queues
         self._kept.release()
 
 

@@ -41,10 +41,12 @@ class Endings:
         return _ASK_AGAIN if self._until else None
 
 
-def alike(error: BaseException) -> BaseException:
+def alike(error: BaseException, says: str | None = None) -> BaseException:
     """The same for one future: what is raised collects frames, and the pool must not keep those."""
     made = copy.copy(error)
     made.__cause__ = error.__cause__
+    if says is not None:
+        made.args = (says,)
     return made
 
 

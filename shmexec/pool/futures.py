@@ -6,6 +6,7 @@ a class that a result happens to have, and one that cannot be unpickled fails it
 
 from collections.abc import Callable
 from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Protocol
 
 from shmexec._core import LazyFuture, Packed, Unread
@@ -21,8 +22,20 @@ def load_value(data: bytes | memoryview, load: Callable[..., Any] = load) -> Any
         raise
 
 
+def unreadable(what: str, error: BaseException) -> BrokenProcessPool:
+    """What breaks a pool that breaks; else the error is that of one call."""
+    made = BrokenProcessPool(f"{what} could not be unpickled: {type(error).__name__}: {error}")
+    made.__cause__ = error
+    return made
+
+
 class Home(Protocol):
     """What a future asks of the pool that it is of."""
+
+    breaks: bool
+
+    def break_off(self, reason: BaseException) -> None:
+        """No call can be served any more. No lock of a future is held."""
 
     def call_later(self, callback: Callable[[], None]) -> bool:
         """Run this in the thread for user callbacks, if the present thread must not; False if it may."""
@@ -43,13 +56,20 @@ class CallFuture(LazyFuture, Future[Any]):
         return result.packed if type(result) is Unread and result.share() else None
 
     def _read(self) -> Any:
+        failure: BaseException | None = None
         with self._condition:  # one reads, the others wait; re-entrant
             if type(self._result) is Unread:
                 try:
                     alone = self._result.begin_read()
                     self._result = load_value(self._result.packed.data, load if alone else load_again)
-                except Exception as error:
-                    self._result, self._exception = None, error
+                except (Exception, SystemExit) as error:
+                    if self.pool is not None and self.pool.breaks:
+                        failure = unreadable("a result", error)
+                    elif isinstance(error, SystemExit):
+                        raise
+                    self._result, self._exception = None, failure or error
+        if failure is not None:
+            self.pool.break_off(failure)
         if self._exception is not None:
             try:
                 raise self._exception

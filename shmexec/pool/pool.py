@@ -11,13 +11,12 @@ Assumptions: the ledger, the seats and the rings' producer side are touched unde
 """
 
 import _thread
-import contextlib
 import itertools
 import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from concurrent.futures import CancelledError
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
@@ -39,6 +38,10 @@ from shmexec.pool.spans import SpanMap
 from shmexec.transport.messages import DEPTH, Cost, Kind
 
 _START_FAILURES = 3  # workers that die one after the other before any has come up: the next would, too
+
+# the standard library's words: programs look for them
+_ABRUPT = "A child process terminated abruptly, the process pool is not usable anymore"
+_ABRUPT_FOR_CALLS = "A process in the process pool was terminated abruptly while the future was running or pending"
 
 _GRACE = 10.0  # seconds that the workers of a broken pool have for their clean-up
 
@@ -66,8 +69,7 @@ class Pool:
     def __init__(self, max_workers: int, settings: WorkerSettings, *, breaks: bool) -> None:
         self.max_workers = max_workers
         self.tally = Tally()
-        self._settings = settings
-        self._breaks = breaks
+        self.breaks = breaks
         self._workers: dict[Seat, Worker] = {}
         self._start_failures = 0
         self._closing = False
@@ -115,36 +117,13 @@ class Pool:
         name = failures.name_of(function)
         return self._submit(Call(self.desk.next_number(), kind, future, function, args, kwargs, name, scope))
 
-    def start_map(
-        self,
-        function: Callable[..., Any],
-        scope: MapScope,
-        items: Iterable[tuple[Any, ...]],
-        ahead: int | None = None,
-    ) -> SpanMap:
-        """Call a function on all items, as many at a time as is best; `ahead`: more will be fed.
-
-        Raises what `submit` does.
-        """
-        job = SpanMap(self, function, scope, items, ahead)
-        with self.stays_open():
-            try:
-                job.begin()
-            except BaseException:
-                job.cancel()
-                raise
-        return job
-
-    @contextlib.contextmanager
-    def stays_open(self) -> Iterator[None]:
-        """A map sends some of its items: not idle in between. Raises what `submit` does."""
+    def start_map(self, function: Callable[..., Any], scope: MapScope, items: list[tuple[Any, ...]]) -> SpanMap:
+        """Call a function on all items, as many at a time as is best. Raises what `submit` does."""
         with self.desk.lock:
-            self.check_open()
-            self._handing_over += 1
-        try:
-            yield
-        finally:
-            self._handed_over()
+            self._check_open()
+        job = SpanMap(self, function, scope, items)
+        job.begin()
+        return job
 
     def submit_span(self, job: SpanMap, begin: int, items: tuple[tuple[Any, ...], ...], budget: float) -> CallFuture:
         """Some items of a map that began while the pool was open."""
@@ -175,7 +154,7 @@ class Pool:
         call.has_futures = bool(awaited)
         with self.desk.lock:
             if call.job is None or self._broken is not None:
-                self.check_open()
+                self._check_open()
             elif self._is_cancelling:
                 raise CancelledError
             for other in awaited:
@@ -205,6 +184,10 @@ class Pool:
             if cancel_futures:
                 self._is_cancelling = True
                 cancelled = self._ledger.pending()
+            lacks_collector = first and bool(self._workers) and not self._collecting
+        if lacks_collector:  # it could not be started
+            self._feed()
+        with self.desk.lock:
             collecting = self._collecting
             idle_end = first and not collecting and self._is_idle and not self._workers
         for call in cancelled:
@@ -235,6 +218,11 @@ class Pool:
         with self.desk.lock:
             return self._ledger.waiting_count, self._ledger.sent_count
 
+    def pending(self) -> dict[int, Call]:
+        """The calls that have not ended, by number."""
+        with self.desk.lock:
+            return {call.number: call for call in self._ledger.pending()}
+
     def cancelled(self, future: CallFuture) -> None:
         """Somebody has cancelled this future: what waits for it has to learn that."""
         if self.desk.lock.is_mine():
@@ -259,11 +247,20 @@ class Pool:
         return self._owner == os.getpid()
 
     @property
+    def is_closing(self) -> bool:
+        """Whether it takes no more calls."""
+        return self._closing or self._broken is not None
+
+    @property
+    def broken_by(self) -> str:
+        """Why it is of no use any more; empty if it is."""
+        return self._broken_by
+
+    @property
     def is_closed(self) -> bool:
         return self._closed.is_set()
 
-    def check_open(self) -> None:
-        """Raises what `submit` raises if no more calls are taken."""
+    def _check_open(self) -> None:
         if self._broken is not None:
             error = BrokenProcessPool(self._broken_by or str(self._broken))
             error.__cause__ = self._broken.__cause__
@@ -327,11 +324,19 @@ class Pool:
             start_collector = step is None and not failed and bool(self._workers) and not self._collecting
             self._collecting |= start_collector
         if start_collector:  # under fork, after all workers: a thread that lives at a fork may hold a lock
-            self._collector.start()
+            self._start_collector()
         for call, error in failed:
             if error is not None or not call.future.set_running_or_notify_cancel():
                 self.finish(call, error=error)
         return _Failed() if failed else step
+
+    def _start_collector(self) -> None:
+        try:
+            self._collector.start()
+        except BaseException:  # no more threads: the next call tries again, and so does the end
+            with self.desk.lock:
+                self._collecting = False
+            raise
 
     def _pack(self, call: Call) -> None:
         """Pickle a call, in the present thread."""
@@ -395,12 +400,13 @@ class Pool:
             del self._workers[worker.seat]
         if victim is not None or not expected:
             self.tally.workers_died += 1
-        if victim is not None:
+        if victim is not None and not self.breaks:
             self.finish(victim, error=death(worker, code, victim))
         if expected and victim is None:
             return
-        if self._breaks:
-            self.break_off(death(worker, code, victim))
+        if self.breaks:
+            reason = death(worker, code, victim)
+            self.break_off(alike(reason, f"{_ABRUPT_FOR_CALLS}: {reason}"), f"{_ABRUPT}: {reason}", victim)
         elif not worker.seat.is_ready:
             self._start_failures += 1
             if self._start_failures >= _START_FAILURES:
@@ -460,30 +466,27 @@ class Pool:
         try:
             job.done(call.begin, call.begin + call.count, cost, answer, was_sent=was_sent)
         finally:
-            self._handed_over()
-
-    def _handed_over(self) -> None:
-        with self.desk.lock:
-            self._handing_over -= 1
-            closing = self._closing
-        if closing and not self._collector.is_current_thread():
-            self._wake()
+            with self.desk.lock:
+                self._handing_over -= 1
+                closing = self._closing
+            if closing and not self._collector.is_current_thread():
+                self._wake()
 
     def _release_dependents(self, future: CallFuture) -> None:
         with self.desk.lock:
             self.desk.release_dependents(future)
 
-    def break_off(self, reason: BaseException) -> None:
-        """No call can be served any more: all fail, the workers end."""
+    def break_off(self, reason: BaseException, says: str = "", victim: Call | None = None) -> None:
+        """No call can be served any more: all fail, the workers end. `says` is for who submits more of them."""
         with self.desk.lock:
             if self._broken is not None:
                 return
-            self._broken, self._broken_by = reason, str(reason)
+            self._broken, self._broken_by = reason, says or str(reason)
             self.desk.is_open = False
             pending = self._ledger.pending()
             for worker in self._workers.values():
                 worker.seat.is_leaving = True
-        for call in pending:
+        for call in pending if victim is None else [victim, *pending]:
             self.finish(call, error=alike(reason))
         self._wake()
 

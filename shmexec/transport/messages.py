@@ -18,6 +18,7 @@ RESULT           `Cost`                                 the value; of a CHUNK, t
 ATOM             `Cost`                                 the value, which plain pickle reads without
                                                         running anybody's code
 FAILURE          `Cost`                                 an exception (`shmexec.pickling.failures`)
+UNREADABLE       `Cost`                                 what unpickling the function or the arguments has raised
 UNREADY                                                 the initializer's exception
 LEAVING                                                 (it has run `max_tasks` calls)
 ===============  =====================================  ===========================================
@@ -46,6 +47,7 @@ class Kind(IntEnum):
     LEAVING = 8
     SPAN = 9
     ATOM = 10
+    UNREADABLE = 11
 
 
 _COST = struct.Struct("<QQd")

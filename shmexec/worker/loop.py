@@ -8,6 +8,7 @@ Assumptions: one thread, the main one, runs the loop. SIGTERM raises SystemExit 
 """
 
 import atexit
+import logging
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -69,6 +70,7 @@ class Loop:
                 job.initializer(*job.initargs)
         except BaseException as error:
             ending.raise_if_ending()
+            logging.getLogger("concurrent.futures").critical("Exception in initializer:", exc_info=True)
             self._answer(Kind.UNREADY, _NO_CALL, b"", failures.pack_exception(error))
             return False
         if job.finalizer is not None:
@@ -120,10 +122,13 @@ class Loop:
     def _fail(self, call: int, error: BaseException, seconds: float) -> None:
         """A call has raised."""
         ending.raise_if_ending()
+        kind = Kind.FAILURE
+        if isinstance(error, failures.Unreadable) and error.__cause__ is not None:
+            kind, error = Kind.UNREADABLE, error.__cause__
         packed = failures.pack_exception(error)
         _forget_frames(error)
         cost = Cost(packed.bytes_by_name, packed.bytes_copied, seconds)
-        self._answer(Kind.FAILURE, call, cost.pack(), packed)
+        self._answer(kind, call, cost.pack(), packed)
 
     def _pack_served(self, box: list[Any], function: Callable[..., Any]) -> Answer:
         return self._pack_value(box, failures.name_of(function), is_chunk=False)
@@ -146,11 +151,14 @@ class Loop:
 
     def _run(self, message: _core.Message) -> Answer:
         self._functions.note(message.function, message.first)
-        function = self._functions.resolve(message.function, message.first)
+        try:
+            function = self._functions.resolve(message.function, message.first)
+            loaded: Any = load(message.second) if message.kind != Kind.SPAN else None
+        except BaseException as error:
+            raise failures.Unreadable from error
         name = failures.name_of(function)
         if message.kind == Kind.SPAN:
             return self._run_span(message, function, name)
-        loaded = load(message.second)
         value: Any
         if message.kind == Kind.CHUNK:
             loaded.reverse()

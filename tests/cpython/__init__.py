@@ -1,0 +1,1 @@
+"""CPython's own tests of the process pool, with ours in its place: ``python -m tests.cpython``."""

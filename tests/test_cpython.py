@@ -1,0 +1,22 @@
+"""CPython's own tests of the process pool pass on our class, each with one start method; where there are such tests."""
+
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+if find_spec("test") is not None and find_spec("test.test_concurrent_futures.test_process_pool") is not None:
+
+    def test_cpythons_tests_of_the_process_pool_pass():
+        paths = [str(ROOT), *filter(None, sys.path)]  # the same package as here
+        done = subprocess.run(
+            [sys.executable, "-m", "tests.cpython", "--short"],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
