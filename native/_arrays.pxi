@@ -16,21 +16,70 @@ cdef enum:
     MAXDIMS = 64
 
 
-cdef object array_over(object owner, char *data, cnp.dtype dtype, tuple shape, tuple strides, bint writeable, bint fortran):
+cdef extern from *:
+    """
+    /* Does an array of these dimensions, whose first element is at `offset`, lie in [0, size)? Nothing overflows on the way,
+     * whatever the numbers. Without steps it is contiguous; an empty one touches nothing. */
+    static int sx_reaches_no_further(uint64_t size, int64_t offset, int64_t item, int nd, const npy_intp *dims,
+                                     const npy_intp *steps) {
+        int64_t low = offset, high = offset, reach, bytes = item, count = item ? item : 1;
+        int empty = 0;
+        for (int i = 0; i < nd; i++) {
+            if (dims[i] < 0)
+                return 0;
+            empty |= dims[i] == 0;
+        }
+        if (empty)
+            return offset >= 0 && (uint64_t)offset <= size;
+        for (int i = 0; i < nd; i++) {
+            if (__builtin_mul_overflow(count, dims[i], &count)) /* NumPy multiplies them, too: steps may be 0 */
+                return 0;
+            bytes = item ? count : 0;
+            if (steps && __builtin_mul_overflow(dims[i] - 1, steps[i], &reach))
+                return 0;
+            if (steps && (reach < 0 ? __builtin_add_overflow(low, reach, &low) : __builtin_add_overflow(high, reach, &high)))
+                return 0;
+        }
+        return !__builtin_add_overflow(high, steps ? item : bytes, &high) && low >= 0 && high >= 0 && (uint64_t)high <= size;
+    }
+    """
+    bint sx_reaches_no_further(uint64_t size, int64_t offset, int64_t item, int nd, const cnp.npy_intp *dims,
+                               const cnp.npy_intp *steps)
+
+
+cdef cnp.dtype dtype_of(dtype):
+    """The type that a message says, if its elements may come from shared memory."""
+    if type(dtype) is str:
+        dtype = cnp.dtype(dtype)
+    if not isinstance(dtype, cnp.dtype):
+        raise TypeError(f"a dtype, not {type(dtype).__name__}")
+    if dtype.hasobject or dtype.char == "T" or dtype.subdtype is not None:
+        raise ValueError(f"no array in shared memory has the dtype {dtype!r}")
+    return dtype
+
+
+cdef object array_over(object owner, char *start, uint64_t size, Py_ssize_t offset, cnp.dtype dtype, tuple shape, tuple strides,
+                       bint writeable, bint fortran):
+    """An array in the memory [start, start + size), or ValueError."""
     cdef cnp.npy_intp dims[MAXDIMS]
     cdef cnp.npy_intp steps[MAXDIMS]
     cdef int nd = <int> len(shape), i
     cdef int flags = cnp.NPY_ARRAY_WRITEABLE if writeable else 0
     if nd > MAXDIMS:
         raise ValueError(f"an array has at most {MAXDIMS} dimensions, not {nd}")
+    if strides is not None and len(strides) != nd:
+        raise ValueError(f"an array of {nd} dimensions has not {len(strides)} strides")
     for i in range(nd):
         dims[i] = shape[i]
         if strides is not None:
             steps[i] = strides[i]
     if fortran:
         flags |= cnp.NPY_ARRAY_F_CONTIGUOUS
+    if not sx_reaches_no_further(size, offset, dtype.itemsize, nd, dims, steps if strides is not None else NULL):
+        raise ValueError("the name of a shared array reaches beyond its block")
     cnp.Py_INCREF(dtype)  # PyArray_NewFromDescr steals it
-    array = PyArray_NewFromDescr(&PyArray_Type, dtype, nd, dims, steps if strides is not None else NULL, data, flags, NULL)
+    array = PyArray_NewFromDescr(&PyArray_Type, dtype, nd, dims, steps if strides is not None else NULL, start + offset, flags,
+                                 NULL)
     if owner is not None:
         cnp.set_array_base(array, owner)
     return array
@@ -42,7 +91,7 @@ def new_array(tuple shape, cnp.dtype dtype, bint fortran, bint zero, bint plain=
     for n in shape:
         bytes *= <uint64_t> n
     block = new_block(bytes, (SX_ZERO if zero else 0) | (SX_PLAIN if plain else 0))
-    return array_over(block, sx_heap_start(block.heap, block.name.block), dtype, shape, None, True, fortran)
+    return array_over(block, block.place.start, block.place.size, 0, dtype, shape, None, True, fortran)
 
 
 cdef void bounds(cnp.ndarray array, char **low, char **high) noexcept:
@@ -106,15 +155,7 @@ def locate_foreign(cnp.ndarray array):
 
 
 cdef object rebuild(Block block, Py_ssize_t offset, dtype, tuple shape, tuple strides, bint writeable, bint fortran):
-    cdef char *low
-    cdef char *high
-    cdef char *start = sx_heap_start(block.heap, block.name.block)
-    descr = cnp.dtype(dtype) if type(dtype) is str else dtype
-    array = array_over(block, start + offset, descr, shape, strides, writeable, fortran)
-    bounds(array, &low, &high)
-    if low < start or high > start + sx_heap_size(block.heap, block.name.block):
-        raise ValueError("the name of a shared array reaches beyond its block")
-    return array
+    return array_over(block, block.place.start, block.place.size, offset, dtype_of(dtype), shape, strides, writeable, fortran)
 
 
 def array(uint32_t number, uint64_t birth, Py_ssize_t offset, dtype, tuple shape, tuple strides, bint writeable, bint fortran):
@@ -126,10 +167,9 @@ def borrowed_array(uint32_t number, uint64_t birth, dtype, tuple shape, bint for
     """An array over a copy-on-write view of a whole block: writeable, and nobody else sees it. Raises StaleName."""
     cdef Block block = hold_block(the_heap(), number, birth)
     cdef Borrowed made = borrow_block(block)
-    descr = cnp.dtype(dtype) if type(dtype) is str else dtype
     if made is None:
-        return rebuild(block, 0, descr, shape, None, True, fortran).copy("K")
-    return array_over(made, made.start, descr, shape, None, True, fortran)
+        return rebuild(block, 0, dtype, shape, None, True, fortran).copy("K")
+    return array_over(made, made.start, block.place.size, 0, dtype_of(dtype), shape, None, True, fortran)
 
 
 def foreign_array(str path, uint64_t inode, uint32_t number, uint64_t birth, Py_ssize_t offset, dtype, tuple shape,
@@ -161,7 +201,7 @@ def small_array(bytes data, dtype, tuple shape, bint fortran):
 cdef cnp.ndarray new_plain(dtype, tuple shape, bint fortran):
     cdef cnp.npy_intp dims[MAXDIMS]
     cdef int i
-    cdef cnp.dtype descr = cnp.dtype(dtype) if type(dtype) is str else dtype
+    cdef cnp.dtype descr = dtype_of(dtype)
     if len(shape) > MAXDIMS:
         raise ValueError(f"an array has at most {MAXDIMS} dimensions")
     for i in range(len(shape)):

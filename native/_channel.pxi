@@ -26,14 +26,31 @@ cdef class Holds:
         for i in range(self.count):
             yield self.names[i].block, self.names[i].birth
 
+    cdef int make_room(self, size_t capacity) except -1:
+        if capacity > 0xffffffff:
+            raise MemoryError
+        wider = realloc(self.names, capacity * sizeof(sx_posted_name_t))
+        if wider == NULL:
+            raise MemoryError
+        self.names = <sx_posted_name_t *> wider
+        self.capacity = <uint32_t> capacity
+        return 0
+
+    cdef int copy(self, sx_message_t *raw) except -1:
+        """The names of a message to come, where nobody else can change them; when they are held, the caller sets the count."""
+        cdef uint32_t i
+        self.make_room(<size_t> raw.name_count + 1)
+        memcpy(self.names, raw.names, raw.name_count * sizeof(sx_posted_name_t))
+        raw.names = self.names
+        for i in range(raw.name_count):
+            if sx_table_find(&self.seen, self.names[i].block) == NULL and sx_table_add(&self.seen, self.names[i].block) == NULL:
+                raise MemoryError
+        return 0
+
     cdef int append(self, uint32_t block, uint64_t birth) except -1:
         """Takes over a reference that the caller has."""
         if self.count == self.capacity:
-            wider = realloc(self.names, (self.capacity * 2 + 8) * sizeof(sx_posted_name_t))
-            if wider == NULL:
-                raise MemoryError
-            self.names = <sx_posted_name_t *> wider
-            self.capacity = self.capacity * 2 + 8
+            self.make_room(<size_t> self.capacity * 2 + 8)
         if sx_table_add(&self.seen, block) == NULL:
             raise MemoryError
         self.names[self.count].block = block
@@ -72,14 +89,17 @@ cdef class Message:
 
 cdef int fill(Message message, sx_heap_t *heap, sx_message_t *raw) except -1:
     cdef Block spill
+    cdef uint64_t begin
     message.kind = raw.kind
     message.call = raw.call
     message.function = raw.function
     if raw.flags & SX_SPILLED:
         spill = hold_block(heap, raw.spill.block, raw.spill.birth)
         spill.readonly = True
-        begin = raw.first - sx_heap_start(heap, raw.spill.block)
+        begin = <uint64_t> raw.name_count * sizeof(sx_posted_name_t)
         whole = memoryview(spill)
+        if raw.first != spill.place.start + begin or begin + raw.first_bytes + raw.second_bytes > spill.place.bytes:
+            raise BadMessage("a block that has changed")
         message.first = whole[begin:begin + raw.first_bytes]
         message.second = whole[begin + raw.first_bytes:begin + raw.first_bytes + raw.second_bytes]
     else:
@@ -103,7 +123,9 @@ cdef class Channel:
     def __cinit__(self, Block block):
         self.block = block
         memset(&self.how, 0, sizeof(self.how))
-        self.channel = <sx_channel_t *> sx_heap_start(block.heap, block.name.block)
+        if block.place.size < sizeof(sx_channel_t):
+            raise BadMessage("a channel that is none")
+        self.channel = <sx_channel_t *> block.place.start
         self.outbox = <sx_outbox_t *> calloc(1, OUTBOX_BYTES)
         if self.outbox == NULL:
             raise MemoryError
@@ -172,7 +194,6 @@ cdef class Channel:
         cdef sx_message_t raw
         cdef Message message = Message.__new__(Message)
         cdef Holds holds = Holds.__new__(Holds)
-        cdef uint32_t i
         cdef int code = sx_ring_peek(self.block.heap, &self.channel.answers, &raw)
         if code == 0:
             return None
@@ -180,13 +201,12 @@ cdef class Channel:
             raise BadMessage("the answer ring")
         try:
             fill(message, self.block.heap, &raw)
-        except StaleName as error:
+        except (StaleName, RuntimeError) as error:
             raise BadMessage("an answer in a block that is gone") from error
-        names = [(raw.names[i].block, raw.names[i].birth) for i in range(raw.name_count)]
+        holds.copy(&raw)
         if sx_outbox_consume(self.block.heap, self.channel, &raw):
             raise BadMessage("an answer that names a block that is gone")
-        for number, birth in names:
-            holds.append(number, birth)
+        holds.count = raw.name_count
         if raw.flags & SX_SPILLED:
             sx_heap_release(self.block.heap, raw.spill.block)  # message.first and second have their own
         message.holds = holds
@@ -200,7 +220,7 @@ cdef class Channel:
 
     @property
     def bell_address(self):
-        return <size_t> &self.block.heap.slots[self.channel.worker_slot].bell
+        return <size_t> &self.block.heap.slots[sx_channel_slot(self.channel)].bell
 
     def wait_task(self, int64_t nanoseconds=-1):
         """Sleep until a task is there, somebody rings, or a signal came. The caller looks at everything again."""
@@ -260,7 +280,9 @@ cdef class Hub:
         self.cores = <uint32_t> len(os.sched_getaffinity(0))
         self.block = block
         self.event = event
-        self.hub = <sx_hub_t *> sx_heap_start(block.heap, block.name.block)
+        if block.place.size < sizeof(sx_hub_t):
+            raise BadMessage("a hub that is none")
+        self.hub = <sx_hub_t *> block.place.start
 
     @staticmethod
     def create(int event):

@@ -5,7 +5,7 @@ import os
 from shmexec.errors import SharedMemoryFull, StaleName
 
 from cpython.buffer cimport PyBuffer_FillInfo
-from libc.errno cimport ENOMEM, ENOSPC, EPERM, ESTALE
+from libc.errno cimport EBADMSG, ENOMEM, ENOSPC, EPERM, ESTALE
 from libc.stdlib cimport calloc, free
 
 from native cimport *
@@ -43,6 +43,9 @@ cdef int check_code(int code, uint64_t bytes) except -1:
         raise RuntimeError("the shared heap has no place for another process (255 at a time)")
     if code == -EOWNERDEAD:
         raise ProcessLookupError("the process that started this one is dead")
+    if code == -EBADMSG:
+        raise RuntimeError("the shared heap is damaged: some process has written where it should not, and the description of "
+                           "this block makes no sense any more")
     return sx_check(code)
 
 
@@ -300,6 +303,7 @@ cdef class Block:
     """One reference to a block of a heap: what an array over it has as its base. Exports the bytes that were asked for."""
     cdef sx_heap_t *heap
     cdef sx_name_t name
+    cdef sx_place_t place  # checked, once: what stands in the descriptor afterwards does not matter
     cdef bint readonly
     cdef object __weakref__
 
@@ -311,13 +315,13 @@ cdef class Block:
             sx_heap_release(self.heap, self.name.block)
 
     def __getbuffer__(self, Py_buffer *view, int flags):
-        PyBuffer_FillInfo(view, self, sx_heap_start(self.heap, self.name.block), <Py_ssize_t> self.bytes(), self.readonly, flags)
+        PyBuffer_FillInfo(view, self, self.place.start, <Py_ssize_t> self.bytes(), self.readonly, flags)
 
     def __releasebuffer__(self, Py_buffer *view):
         pass
 
     cdef uint64_t bytes(self) noexcept:
-        return sx_heap_bytes(self.heap, self.name.block)
+        return self.place.bytes
 
     @property
     def number(self):
@@ -354,8 +358,8 @@ cdef Borrowed borrow_block(Block block):
     cdef Borrowed made = Borrowed.__new__(Borrowed)
     cdef void *mapping
     cdef sx_heap_t *heap = block.heap
-    offset = sx_heap_start(heap, block.name.block) - heap.segment.base
-    made.start = sx_segment_borrow(&heap.segment, offset, sx_heap_size(heap, block.name.block), &mapping, &made.mapped)
+    offset = block.place.start - heap.segment.base
+    made.start = sx_segment_borrow(&heap.segment, offset, block.place.size, &mapping, &made.mapped)
     if made.start == NULL:
         return None
     made.mapping = mapping
@@ -381,6 +385,7 @@ cdef Block new_block(uint64_t bytes, int flags):
     check_code(code, bytes)
     block.heap = heap
     block.name = name
+    check_code(sx_heap_place(heap, name.block, &block.place), 0)
     return block
 
 
@@ -392,6 +397,7 @@ cdef Block hold_block(sx_heap_t *heap, uint32_t number, uint64_t birth):
     check_code(sx_heap_hold(heap, name), 0)
     block.heap = heap
     block.name = name
+    check_code(sx_heap_place(heap, number, &block.place), 0)
     return block
 
 

@@ -157,10 +157,7 @@ def own_array(uint32_t number, uint64_t birth, dtype, tuple shape, bint fortran)
     capsule = handler_of_owners()
     if capsule is False:
         return rebuild(block, 0, dtype, shape, None, True, fortran)
-    descr = cnp.dtype(dtype) if type(dtype) is str else dtype
-    array = array_over(None, sx_heap_start(block.heap, block.name.block), descr, shape, None, True, fortran)
-    if cnp.PyArray_NBYTES(array) > <cnp.npy_intp> sx_heap_size(block.heap, number):
-        raise ValueError("the name of a shared array reaches beyond its block")
+    array = array_over(None, block.place.start, block.place.size, 0, dtype_of(dtype), shape, None, True, fortran)
     sx_give_ownership(array, capsule)
     block.heap = NULL  # its reference is the array's now
     return array
@@ -182,5 +179,6 @@ def disown(cnp.ndarray array):
     block = Block.__new__(Block)
     block.heap = own
     block.name = name
+    sx_heap_place(own, name.block, &block.place)
     sx_take_ownership(array)
     cnp.set_array_base(array, block)

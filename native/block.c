@@ -10,7 +10,7 @@ int sx_block_try_free(sx_block_t *block, uint32_t number, const sx_scan_t *scan)
         if (SX_STATE(seen) != SX_LIVE)
             return 0;
         /* loaded after the state word: a slot raises the mark before its first hold, and that hold would move the epoch */
-        uint32_t words = (sx_load_acquire(scan->slot_high) + 63) / 64;
+        uint32_t slots = sx_load_acquire(scan->slot_high), words = slots < SX_SLOTS ? (slots + 63) / 64 : SX_HOLDER_WORDS;
         for (uint32_t w = 0; w < words; w++) {
             SX_STEP();
             /* SYNC POINT reuse: what the holders did to the data happens before the block is handed out again */
@@ -19,7 +19,7 @@ int sx_block_try_free(sx_block_t *block, uint32_t number, const sx_scan_t *scan)
         }
         if (seen & SX_TICKETED) {
             uint32_t entries = sx_load_acquire(scan->ticket_high);
-            for (uint32_t t = 0; t < entries; t++) {
+            for (uint32_t t = 0; t < entries && t < SX_TICKETS; t++) {
                 uint64_t ticket = sx_load_acquire(&scan->tickets[t]);
                 if ((ticket & SX_TICKET_OPEN) && SX_TICKET_BLOCK(ticket) == number)
                     return 0;

@@ -53,7 +53,7 @@ static void give_up(sx_heap_t *heap, uint32_t extent) {
 
 int sx_extent_claim_arena(sx_heap_t *heap, uint32_t *extent) {
     uint64_t word = sx_extent_word(heap, 0, SX_EXTENT_ARENA);
-    uint32_t high = sx_load_acquire(&heap->header->extent_high);
+    uint32_t high = sx_extent_high(heap);
     for (int warm = 1; warm >= 0; warm--) /* one with pages that somebody has used, else any, else a new one */
         for (uint32_t e = 0; e < (warm ? high : heap->extent_count); e++) {
             if (warm && !sx_load_relaxed(&heap->extents[e].populated))
@@ -63,7 +63,7 @@ int sx_extent_claim_arena(sx_heap_t *heap, uint32_t *extent) {
             int code = sx_runs_add_extent(&heap->runs, e);
             if (!code) {
                 sx_arena_t *arena = heap->runs.arenas[e];
-                for (uint32_t b = sx_load_acquire(&heap->extents[e].block_high); b-- > 0;)
+                for (uint32_t b = sx_block_high(heap, e); b-- > 0;)
                     arena->idle[arena->idle_count++] = (uint16_t)b;
                 code = sx_runs_give(&heap->runs, e, 0, SX_EXTENT_GRANULES);
             }
@@ -102,8 +102,8 @@ int sx_extent_claim_huge(sx_heap_t *heap, uint32_t span, uint32_t *head) {
 }
 
 void sx_extent_drop_huge(sx_heap_t *heap, uint32_t head) {
-    uint32_t span = sx_load_acquire(&heap->extents[head].span);
-    for (uint32_t e = head + 1; e < head + span && e < heap->extent_count; e++) {
+    uint32_t end = sx_extent_end(heap, head);
+    for (uint32_t e = head + 1; e < end; e++) {
         uint64_t word = sx_load_acquire(&heap->owners[e]);
         if (SX_EXTENT_KIND(word) == SX_EXTENT_TAIL && SX_EXTENT_HEAD(word) == head) {
             SX_STEP();
@@ -133,12 +133,12 @@ void sx_extent_take_back(sx_heap_t *heap, uint32_t block) {
     uint64_t bit = (uint64_t)1 << (number % 64);
     if (!arena || !(arena->taken[number / 64] & bit) || !sx_block_take_back(descriptor))
         return;
-    uint32_t first = sx_block_first(descriptor);
+    uint32_t first = (uint32_t)(arena->run[number] >> 32);
     arena->taken[number / 64] &= ~bit;
     SX_STEP();
     atomic_fetch_and_explicit(&heap->marks[extent].heads[first / 64], ~((uint64_t)1 << (first % 64)), memory_order_relaxed);
     arena->idle[arena->idle_count++] = (uint16_t)number;
-    sx_runs_give(&heap->runs, extent, first, sx_block_granules(descriptor));
+    sx_runs_give(&heap->runs, extent, first, (uint32_t)arena->run[number]);
     if (arena->free == SX_EXTENT_GRANULES && heap->arenas > 1) /* the last one stays: no claim and give-up in each call */
         drop_arena(heap, extent);
 }
@@ -153,7 +153,7 @@ static void hint(sx_heap_t *heap, uint32_t block) {
     sx_fence_seq_cst(); /* SYNC POINT owner-changes */
     uint64_t word = sx_load_acquire(&heap->owners[extent]);
     SX_STEP();
-    if (SX_EXTENT_KIND(word))
+    if (SX_EXTENT_KIND(word) && SX_EXTENT_SLOT(word) < SX_SLOTS)
         sx_or_acq_rel(&heap->slots[SX_EXTENT_SLOT(word)].look, (uint64_t)1 << (extent % 64));
 }
 
@@ -181,7 +181,7 @@ static void collect_words(sx_heap_t *heap, uint32_t extent, uint32_t from) {
 }
 
 void sx_extent_collect(sx_heap_t *heap, uint64_t look) {
-    uint32_t high = sx_load_acquire(&heap->header->extent_high);
+    uint32_t high = sx_extent_high(heap);
     for (uint32_t e = 0; e < high; e++) {
         if (!(look >> (e % 64) & 1) || !sx_extent_is_mine(heap, e) || !sx_load_acquire(&heap->extents[e].hints))
             continue;
@@ -199,9 +199,21 @@ static int compare_runs(const void *a, const void *b) {
     return x < y ? -1 : x > y;
 }
 
-/* What the dead owner knew in its private memory, from the descriptors. The extent is ours; nobody else allocates in it. */
+/* Do these lie in an extent, each behind the one before? Else a stray write has hit a descriptor. */
+static int are_apart(const uint64_t *runs, uint32_t count) {
+    uint64_t end = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        if (runs[i] >> 32 < end || !(uint32_t)runs[i])
+            return 0;
+        end = (runs[i] >> 32) + (uint32_t)runs[i];
+    }
+    return end <= SX_EXTENT_GRANULES;
+}
+
+/* What the dead owner knew in its private memory, from the descriptors. The extent is ours; nobody else allocates in it. If they
+ * make no sense, nothing of it is used again. */
 static void rebuild(sx_heap_t *heap, uint32_t extent) {
-    uint32_t high = sx_load_acquire(&heap->extents[extent].block_high), count = 0, free_from = 0;
+    uint32_t high = sx_block_high(heap, extent), count = 0, free_from = 0;
     uint64_t *taken = malloc((high ? high : 1) * sizeof *taken);
     if (!taken || sx_runs_add_extent(&heap->runs, extent)) {
         free(taken);
@@ -216,9 +228,14 @@ static void rebuild(sx_heap_t *heap, uint32_t extent) {
             continue;
         }
         arena->taken[b / 64] |= (uint64_t)1 << (b % 64);
-        taken[count++] = sx_load_relaxed(&block->run);
+        taken[count++] = arena->run[b] = sx_load_relaxed(&block->run);
     }
     qsort(taken, count, sizeof *taken, compare_runs);
+    if (!are_apart(taken, count)) {
+        memset(arena->taken, 0, sizeof arena->taken);
+        free(taken);
+        return;
+    }
     sx_atomic64_t *heads = heap->marks[extent].heads;
     for (uint32_t i = 0; i <= count; i++) {
         uint32_t first = i < count ? (uint32_t)(taken[i] >> 32) : SX_EXTENT_GRANULES;
@@ -242,13 +259,15 @@ static void rebuild(sx_heap_t *heap, uint32_t extent) {
 }
 
 static int is_tail_of_living(const sx_heap_t *heap, uint32_t extent, uint32_t head) {
+    if (head >= heap->extent_count)
+        return 0;
     uint64_t word = sx_load_acquire(&heap->owners[head]);
-    return SX_EXTENT_KIND(word) == SX_EXTENT_HUGE && extent < head + sx_load_acquire(&heap->extents[head].span) &&
+    return SX_EXTENT_KIND(word) == SX_EXTENT_HUGE && extent < sx_extent_end(heap, head) &&
            SX_STATE(sx_load_acquire(&sx_block_of(heap, head * SX_EXTENT_BLOCKS)->state)) != SX_IDLE;
 }
 
 void sx_extent_adopt(sx_heap_t *heap, uint32_t slot, uint32_t incarnation) {
-    uint32_t high = sx_load_acquire(&heap->header->extent_high);
+    uint32_t high = sx_extent_high(heap);
     for (uint32_t e = 0; e < high; e++) {
         uint64_t word = sx_load_acquire(&heap->owners[e]);
         unsigned kind = SX_EXTENT_KIND(word);
@@ -282,14 +301,14 @@ void sx_extent_adopt(sx_heap_t *heap, uint32_t slot, uint32_t incarnation) {
 /* ---- sweeping -------------------------------------------------------------------------------------------------------- */
 
 void sx_heap_sweep(sx_heap_t *heap) {
-    uint32_t high = sx_load_acquire(&heap->header->extent_high);
+    uint32_t high = sx_extent_high(heap);
     if (!heap->me->slot || heap->is_private)
         return;
     for (uint32_t e = 0; e < high; e++) {
         unsigned kind = SX_EXTENT_KIND(sx_load_acquire(&heap->owners[e]));
         if (kind != SX_EXTENT_ARENA && kind != SX_EXTENT_HUGE)
             continue;
-        uint32_t blocks = kind == SX_EXTENT_HUGE ? 1 : sx_load_acquire(&heap->extents[e].block_high);
+        uint32_t blocks = kind == SX_EXTENT_HUGE ? 1 : sx_block_high(heap, e);
         for (uint32_t number = 0; number < blocks; number++) {
             uint32_t block = e * SX_EXTENT_BLOCKS + number;
             unsigned state = SX_STATE(sx_load_acquire(&sx_block_of(heap, block)->state));

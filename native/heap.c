@@ -110,11 +110,14 @@ static int reserve(sx_heap_t *heap, uint64_t granules, uint32_t *block, uint32_t
     if (arena->idle_count)
         number = arena->idle[--arena->idle_count];
     else {
-        number = sx_load_relaxed(&heap->extents[extent].block_high);
+        number = sx_block_high(heap, extent);
+        if (number == SX_EXTENT_BLOCKS) /* there are as many as granules: somebody wrote where they should not */
+            return -ENOMEM;
         SX_STEP();
         sx_store_release(&heap->extents[extent].block_high, number + 1);
     }
     arena->taken[number / 64] |= (uint64_t)1 << (number % 64);
+    arena->run[number] = (uint64_t)*first << 32 | granules;
     *block = extent * SX_EXTENT_BLOCKS + number;
     return 0;
 }
@@ -265,6 +268,8 @@ int sx_heap_is_sole(sx_heap_t *heap, uint32_t block) {
 }
 
 int sx_heap_post(sx_heap_t *heap, sx_name_t name) {
+    if (name.block >= heap->extent_count * (uint64_t)SX_EXTENT_BLOCKS)
+        return -ESTALE;
     sx_block_t *block = sx_block_of(heap, name.block);
     if (!heap->me->slot)
         return -EPERM;
@@ -275,23 +280,45 @@ int sx_heap_post(sx_heap_t *heap, sx_name_t name) {
 }
 
 void sx_heap_unpost(sx_heap_t *heap, uint32_t worker_slot, uint32_t block) {
-    if (heap->me->slot) /* no try_free: the caller holds the block, and will release it */
+    if (heap->me->slot && worker_slot < SX_SLOTS - 1) /* no try_free: the caller holds the block, and will release it */
         sx_block_clear(sx_block_of(heap, block), worker_slot + 1);
 }
 
 /* ---- finding ------------------------------------------------------------------------------------------------------------ */
 
+int sx_heap_place(const sx_heap_t *heap, uint32_t block, sx_place_t *place) {
+    uint32_t extent = block / SX_EXTENT_BLOCKS;
+    *place = (sx_place_t){heap->data, 0, 0};
+    if (extent >= heap->extent_count)
+        return -EBADMSG;
+    const sx_block_t *descriptor = sx_block_of(heap, block);
+    uint64_t run = sx_load_relaxed(&descriptor->run), first = run >> 32, granules = (uint32_t)run;
+    uint64_t bytes = sx_load_relaxed(&descriptor->bytes), room = (uint64_t)(heap->extent_count - extent) * SX_EXTENT_GRANULES;
+    if (granules > SX_HUGE_GRANULES ? first != 0 : first + granules > SX_EXTENT_GRANULES)
+        return -EBADMSG;
+    if (!granules || granules > room || bytes > granules * SX_GRANULE_BYTES)
+        return -EBADMSG;
+    *place = (sx_place_t){heap->data + (uint64_t)extent * SX_EXTENT_BYTES + first * SX_GRANULE_BYTES, granules * SX_GRANULE_BYTES,
+                          bytes};
+    return 0;
+}
+
 char *sx_heap_start(const sx_heap_t *heap, uint32_t block) {
-    return heap->data + (uint64_t)(block / SX_EXTENT_BLOCKS) * SX_EXTENT_BYTES +
-           (uint64_t)sx_block_first(sx_block_of(heap, block)) * SX_GRANULE_BYTES;
+    sx_place_t place;
+    sx_heap_place(heap, block, &place);
+    return place.start;
 }
 
 uint64_t sx_heap_bytes(const sx_heap_t *heap, uint32_t block) {
-    return sx_load_relaxed(&sx_block_of(heap, block)->bytes);
+    sx_place_t place;
+    sx_heap_place(heap, block, &place);
+    return place.bytes;
 }
 
 uint64_t sx_heap_size(const sx_heap_t *heap, uint32_t block) {
-    return (uint64_t)sx_block_granules(sx_block_of(heap, block)) * SX_GRANULE_BYTES;
+    sx_place_t place;
+    sx_heap_place(heap, block, &place);
+    return place.size;
 }
 
 /* The block that begins at this granule or last before it: its mark is the first one downwards, since no other block begins
@@ -328,6 +355,6 @@ int sx_heap_find(sx_heap_t *heap, const char *low, const char *high, sx_name_t *
     sx_entry_t *entry = sx_table_find(&heap->table, name->block);
     name->birth = entry ? entry->birth : 0;
     pthread_mutex_unlock(&heap->mutex);
-    char *start = sx_heap_start(heap, name->block);
-    return name->birth && low >= start && high <= start + sx_heap_size(heap, name->block);
+    sx_place_t place;
+    return name->birth && !sx_heap_place(heap, name->block, &place) && low >= place.start && high <= place.start + place.size;
 }

@@ -77,6 +77,14 @@ int sx_heap_find(sx_heap_t *heap, const char *low, const char *high, sx_name_t *
 static inline int sx_heap_has(const sx_heap_t *heap, const void *address) {
     return (uint64_t)((const char *)address - heap->data) < (uint64_t)heap->extent_count * SX_EXTENT_BYTES;
 }
+
+/* Where a block lies, read once and checked: whatever stands in its descriptor, this is in the heap. */
+typedef struct {
+    char *start;
+    uint64_t size, bytes; /* what it takes; as asked for */
+} sx_place_t;
+int sx_heap_place(const sx_heap_t *heap, uint32_t block, sx_place_t *place); /* 0; -EBADMSG: the descriptor makes no sense */
+/* Parts of that, for who knows the block to be whole; of one that makes no sense they are the start of the heap, and 0. */
 char *sx_heap_start(const sx_heap_t *heap, uint32_t block);    /* of a block that this process holds */
 uint64_t sx_heap_bytes(const sx_heap_t *heap, uint32_t block); /* as asked for */
 uint64_t sx_heap_size(const sx_heap_t *heap, uint32_t block);  /* what it takes */
@@ -103,6 +111,21 @@ void sx_heap_info(sx_heap_t *heap, sx_heap_info_t *info);
 const char *sx_heap_check(sx_heap_t *heap, int quiet);
 
 /* ---- for the other files of the heap ---------------------------------------------------------------------------------- */
+
+/* Marks in shared memory, as far as they make sense: no loop that goes up to them leaves its table. */
+static inline uint32_t sx_extent_high(const sx_heap_t *heap) {
+    uint32_t high = sx_load_acquire(&heap->header->extent_high);
+    return high < heap->extent_count ? high : heap->extent_count;
+}
+static inline uint32_t sx_block_high(const sx_heap_t *heap, uint32_t extent) {
+    uint32_t high = sx_load_acquire(&heap->extents[extent].block_high);
+    return high < SX_EXTENT_BLOCKS ? high : SX_EXTENT_BLOCKS;
+}
+/* The extents that a block of whole extents takes, those that are there. */
+static inline uint32_t sx_extent_end(const sx_heap_t *heap, uint32_t head) {
+    uint32_t span = sx_load_acquire(&heap->extents[head].span), most = heap->extent_count - head;
+    return head + (span < most ? span : most);
+}
 
 static inline sx_block_t *sx_block_of(const sx_heap_t *heap, uint32_t block) {
     return &heap->blocks[block];

@@ -13,7 +13,8 @@ static const char *broken(const char *invariant, uint32_t block) {
 }
 
 static int has_ticket(const sx_heap_t *heap, uint32_t block) {
-    for (uint32_t t = 0; t < sx_load_acquire(&heap->header->ticket_high); t++) {
+    uint32_t high = sx_load_acquire(&heap->header->ticket_high);
+    for (uint32_t t = 0; t < high && t < SX_TICKETS; t++) {
         uint64_t ticket = sx_load_acquire(&heap->tickets[t]);
         if ((ticket & SX_TICKET_OPEN) && SX_TICKET_BLOCK(ticket) == block)
             return 1;
@@ -63,7 +64,7 @@ static const char *check_run(sx_heap_t *heap, uint32_t extent, uint32_t number, 
 static const char *check_extent(sx_heap_t *heap, uint32_t extent, int quiet, uint8_t *used) {
     uint64_t word = sx_load_acquire(&heap->owners[extent]);
     unsigned kind = SX_EXTENT_KIND(word);
-    uint32_t high = sx_load_acquire(&heap->extents[extent].block_high), taken = 0, living = 0;
+    uint32_t high = sx_block_high(heap, extent), taken = 0, living = 0;
     const char *wrong = NULL;
     memset(used, 0, SX_EXTENT_GRANULES);
     for (uint32_t number = 0; number < high && !wrong; number++) {
@@ -81,11 +82,11 @@ static const char *check_extent(sx_heap_t *heap, uint32_t extent, int quiet, uin
     if (wrong)
         return wrong;
     if (living) {
-        uint64_t owner = sx_load_acquire(&heap->slots[SX_EXTENT_SLOT(word)].word);
+        uint64_t owner = sx_load_acquire(&heap->slots[SX_EXTENT_SLOT(word) % SX_SLOTS].word);
         unsigned state = SX_SLOT_STATE(owner);
         if (SX_SLOT_INCARNATION(owner) != SX_EXTENT_INCARNATION(word) || (state != SX_SLOT_OWNED && state != SX_SLOT_REAPING))
             return broken("E3 live blocks in an extent of nobody", extent * SX_EXTENT_BLOCKS);
-        for (uint32_t e = extent + 1; kind == SX_EXTENT_HUGE && e < extent + sx_load_acquire(&heap->extents[extent].span); e++) {
+        for (uint32_t e = extent + 1; kind == SX_EXTENT_HUGE && e < sx_extent_end(heap, extent); e++) {
             uint64_t tail = sx_load_acquire(&heap->owners[e]);
             if (SX_EXTENT_KIND(tail) != SX_EXTENT_TAIL || SX_EXTENT_HEAD(tail) != extent)
                 return broken("E4 a tail that is not its head's", e * SX_EXTENT_BLOCKS);
@@ -113,7 +114,7 @@ const char *sx_heap_check(sx_heap_t *heap, int quiet) {
     uint8_t *used = malloc(SX_EXTENT_GRANULES);
     const char *wrong = used ? NULL : "no memory to check with";
     pthread_mutex_lock(&heap->mutex);
-    for (uint32_t e = 0; e < sx_load_acquire(&heap->header->extent_high) && !wrong; e++)
+    for (uint32_t e = 0; e < sx_extent_high(heap) && !wrong; e++)
         wrong = check_extent(heap, e, quiet, used);
     if (!wrong && quiet)
         wrong = check_tickets(heap);
@@ -125,12 +126,12 @@ const char *sx_heap_check(sx_heap_t *heap, int quiet) {
 }
 
 void sx_heap_info(sx_heap_t *heap, sx_heap_info_t *info) {
-    uint32_t high = sx_load_acquire(&heap->header->extent_high);
+    uint32_t high = sx_extent_high(heap);
     *info = (sx_heap_info_t){.bytes_resident = sx_segment_resident(&heap->segment),
                              .bytes_limit = sx_load_relaxed(&heap->header->bytes_limit),
                              .bytes_virtual = heap->segment.bytes};
     for (uint32_t e = 0; e < high; e++) {
-        uint32_t blocks = sx_load_acquire(&heap->extents[e].block_high);
+        uint32_t blocks = sx_block_high(heap, e);
         info->extents += SX_EXTENT_KIND(sx_load_acquire(&heap->owners[e])) != SX_EXTENT_FREE;
         for (uint32_t b = 0; b < blocks; b++) {
             sx_block_t *block = sx_block_of(heap, e * SX_EXTENT_BLOCKS + b);

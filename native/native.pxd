@@ -52,6 +52,11 @@ cdef extern from "heap.h" nogil:
     void sx_heap_release(sx_heap_t *heap, uint32_t block)
     int sx_heap_find(sx_heap_t *heap, const char *low, const char *high, sx_name_t *name)
     int sx_heap_has(const sx_heap_t *heap, const void *address)
+    ctypedef struct sx_place_t:
+        char *start
+        uint64_t size
+        uint64_t bytes
+    int sx_heap_place(const sx_heap_t *heap, uint32_t block, sx_place_t *place)
     char *sx_heap_start(const sx_heap_t *heap, uint32_t block)
     uint64_t sx_heap_bytes(const sx_heap_t *heap, uint32_t block)
     uint64_t sx_heap_size(const sx_heap_t *heap, uint32_t block)
@@ -141,6 +146,7 @@ cdef extern from "ring.h" nogil:
     int sx_task_withdraw(sx_ring_t *ring, uint64_t position)
     int sx_task_was_started(sx_ring_t *ring, uint64_t position)
     void sx_channel_ring_worker(sx_heap_t *heap, sx_channel_t *channel, int always)
+    uint32_t sx_channel_slot(const sx_channel_t *channel)
     uint32_t sx_channel_bell(sx_heap_t *heap, sx_channel_t *channel)
     ctypedef struct sx_spin_t:
         uint64_t extra

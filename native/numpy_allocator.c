@@ -77,9 +77,10 @@ void sx_numpy_free(void *context, void *start, size_t bytes) {
  * theirs as it is. (A name that is resolved meanwhile finds the same run, whatever size is noted.) */
 static void *resize(void *context, void *start, size_t bytes) {
     uint32_t number;
-    if (!sx_heap_block_at(heap, start, &number))
+    sx_place_t place;
+    if (!sx_heap_block_at(heap, start, &number) || sx_heap_place(heap, number, &place) || (char *)start != place.start)
         return NULL;
-    uint64_t room = sx_heap_size(heap, number), had = sx_heap_bytes(heap, number);
+    uint64_t room = place.size, had = place.bytes;
     if (bytes <= room && bytes >= room / 2 && sx_heap_is_sole(heap, number)) {
         sx_store_relaxed(&sx_block_of(heap, number)->bytes, bytes);
         return start;

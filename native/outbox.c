@@ -108,7 +108,7 @@ int sx_outbox_publish(sx_heap_t *heap, sx_outbox_t *outbox, sx_ring_t *ring, sx_
                             .second_bytes = message->second_bytes, .spill = spill_name};
     message->names = names;
     sx_record_fill(spilled ? body : (char *)(record + 1), message);
-    sx_ring_publish(ring, position, record);
+    sx_ring_publish(ring, position, bytes);
     if (spilled)
         sx_heap_release(heap, spill.block); /* its outbox bit holds it */
     return 0;
@@ -131,9 +131,9 @@ int sx_outbox_consume(sx_heap_t *heap, sx_channel_t *channel, const sx_message_t
     }
     for (uint32_t i = 0; i < message->name_count; i++)
         if (!message->names[i].lazy)
-            sx_heap_unpost(heap, channel->worker_slot, message->names[i].block);
+            sx_heap_unpost(heap, sx_channel_slot(channel), message->names[i].block);
     if (spilled)
-        sx_heap_unpost(heap, channel->worker_slot, message->spill.block);
+        sx_heap_unpost(heap, sx_channel_slot(channel), message->spill.block);
     sx_ring_pop(&channel->answers, message);
     if (message->flags & SX_HAS_LAZY)
         sx_channel_ring_worker(heap, channel, 0);

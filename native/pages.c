@@ -11,6 +11,8 @@
 #include <errno.h>
 #include <string.h>
 
+#define ALL_PAGES ((1u << SX_EXTENT_PAGES) - 1)
+
 static int is_within_limit(sx_heap_t *heap, uint64_t more) {
     return sx_segment_resident(&heap->segment) + more <= sx_load_relaxed(&heap->header->bytes_limit);
 }
@@ -22,9 +24,9 @@ static void remove_pages(sx_heap_t *heap, uint32_t extent, uint32_t first, uint3
  * the end of the heap, where claims come last: what is resident stays near to what is in use. */
 static void take_idle_page(sx_heap_t *heap) {
     uint64_t busy = sx_extent_word(heap, 0, SX_EXTENT_BUSY);
-    for (uint32_t e = sx_load_acquire(&heap->header->extent_high); e-- > 0;) {
+    for (uint32_t e = sx_extent_high(heap); e-- > 0;) {
         uint64_t word = 0;
-        uint32_t populated = sx_load_relaxed(&heap->extents[e].populated);
+        uint32_t populated = sx_load_relaxed(&heap->extents[e].populated) & ALL_PAGES;
         if (!populated || sx_load_relaxed(&heap->owners[e]) || (SX_STEP(), !sx_cas_acq_rel(&heap->owners[e], &word, busy)))
             continue;
         uint32_t page = 31 - (uint32_t)__builtin_clz(populated);
@@ -60,7 +62,7 @@ static void take_page_of_run(void *context, uint32_t extent, uint32_t first, uin
 static void take_idle_page_of_mine(sx_heap_t *heap) {
     struct one_page page = {heap, 0};
     uint64_t used = 0, populated = 0;
-    uint32_t high = sx_load_acquire(&heap->header->extent_high);
+    uint32_t high = sx_extent_high(heap);
     pthread_mutex_lock(&heap->mutex);
     for (uint32_t e = 0; e < high; e++)
         if (heap->runs.arenas[e]) {
@@ -160,7 +162,10 @@ static void trim_block(sx_heap_t *heap, uint32_t block) {
     uint32_t extent = block / SX_EXTENT_BLOCKS;
     if (!sx_block_begin_trim(descriptor, heap->me->slot))
         return;
-    uint64_t first = sx_block_first(descriptor), end = first + sx_block_granules(descriptor);
+    sx_place_t place;
+    sx_heap_place(heap, block, &place); /* of size 0, if a stray write has hit the descriptor */
+    uint64_t first = (uint64_t)(place.start - heap->data) % SX_EXTENT_BYTES / SX_GRANULE_BYTES;
+    uint64_t end = first + place.size / SX_GRANULE_BYTES;
     for (; first < end; extent++, first = 0) {
         uint64_t to = end < SX_EXTENT_GRANULES ? end : SX_EXTENT_GRANULES;
         remove_pages(heap, extent, (uint32_t)first, (uint32_t)to);
@@ -175,7 +180,7 @@ void sx_heap_trim(sx_heap_t *heap) {
         return;
     sx_heap_sweep(heap);
     trim_mine(heap);
-    uint32_t high = sx_load_acquire(&heap->header->extent_high);
+    uint32_t high = sx_extent_high(heap);
     for (uint32_t e = 0; e < high; e++) {
         uint64_t word = sx_load_acquire(&heap->owners[e]), busy = sx_extent_word(heap, 0, SX_EXTENT_BUSY);
         if (!word && sx_load_relaxed(&heap->extents[e].populated) && (SX_STEP(), sx_cas_acq_rel(&heap->owners[e], &word, busy))) {
@@ -187,7 +192,7 @@ void sx_heap_trim(sx_heap_t *heap) {
         unsigned kind = SX_EXTENT_KIND(word);
         if ((kind != SX_EXTENT_ARENA && kind != SX_EXTENT_HUGE) || sx_extent_is_mine(heap, e))
             continue;
-        uint32_t blocks = kind == SX_EXTENT_HUGE ? 1 : sx_load_acquire(&heap->extents[e].block_high);
+        uint32_t blocks = kind == SX_EXTENT_HUGE ? 1 : sx_block_high(heap, e);
         for (uint32_t b = 0; b < blocks; b++)
             if (SX_STATE(sx_load_acquire(&sx_block_of(heap, e * SX_EXTENT_BLOCKS + b)->state)) == SX_FREE)
                 trim_block(heap, e * SX_EXTENT_BLOCKS + b);

@@ -34,7 +34,7 @@ int sx_ring_reserve(sx_ring_t *ring, uint32_t bytes, sx_record_t **record, uint6
     uint64_t tail = sx_load_acquire(&ring->tail_position); /* SYNC POINT ring-space: the reader is done with what is below */
     uint32_t at = (uint32_t)(head % SX_RING_BYTES), room = SX_RING_BYTES - at;
     uint32_t skip = room < bytes ? room : 0;
-    if (tail > head || head - tail > SX_RING_BYTES)
+    if (head % 16 || tail > head || head - tail > SX_RING_BYTES)
         return -EBADMSG;
     if (SX_RING_BYTES - (head - tail) < (uint64_t)skip + bytes)
         return -EAGAIN;
@@ -49,9 +49,9 @@ int sx_ring_reserve(sx_ring_t *ring, uint32_t bytes, sx_record_t **record, uint6
     return 0;
 }
 
-void sx_ring_publish(sx_ring_t *ring, uint64_t position, const sx_record_t *record) {
+void sx_ring_publish(sx_ring_t *ring, uint64_t position, uint32_t bytes) {
     SX_STEP();
-    sx_store_release(&ring->head_position, position + record->bytes); /* SYNC POINT ring-record */
+    sx_store_release(&ring->head_position, position + bytes); /* SYNC POINT ring-record */
     SX_STEP();
 }
 
@@ -78,7 +78,7 @@ int sx_task_send(sx_heap_t *heap, sx_channel_t *channel, sx_message_t *message) 
                             .flags = message->flags, .name_count = message->name_count, .first_bytes = message->first_bytes,
                             .second_bytes = message->second_bytes, .spill = message->spill};
     sx_record_fill(spilled ? body : (char *)(record + 1), message);
-    sx_ring_publish(&channel->tasks, message->position, record);
+    sx_ring_publish(&channel->tasks, message->position, bytes);
     message->woke = sx_channel_wake_worker(heap, channel, message->is_alone);
     return 0;
 }
@@ -96,11 +96,17 @@ int sx_ring_peek(sx_heap_t *heap, sx_ring_t *ring, sx_message_t *message) {
             return 0;
         if (tail % 16 || head < tail || head - tail > SX_RING_BYTES)
             return -EBADMSG;
-        sx_record_t *record = (sx_record_t *)(ring->data + at);
-        uint32_t bytes = record->bytes;
+        sx_record_t *record = (sx_record_t *)(ring->data + at), seen;
+        memcpy(&seen, record, offsetof(sx_record_t, call));
+        if (room >= sizeof seen) { /* but for the claim, which may move at any time */
+            memcpy(&seen.call, &record->call, offsetof(sx_record_t, claim) - offsetof(sx_record_t, call));
+            memcpy(&seen.flags, &record->flags, sizeof seen - offsetof(sx_record_t, flags));
+        }
+        atomic_signal_fence(memory_order_seq_cst); /* what is checked below is what was read here, once */
+        uint32_t bytes = seen.bytes;
         if (bytes % 16 || bytes > room || bytes > head - tail)
             return -EBADMSG;
-        if (record->kind == SX_SKIP) {
+        if (seen.kind == SX_SKIP) {
             if (bytes != room)
                 return -EBADMSG;
             SX_STEP();
@@ -109,18 +115,18 @@ int sx_ring_peek(sx_heap_t *heap, sx_ring_t *ring, sx_message_t *message) {
         }
         if (bytes < sizeof *record)
             return -EBADMSG;
-        *message = (sx_message_t){.kind = record->kind, .flags = record->flags, .name_count = record->name_count,
-                                  .first_bytes = record->first_bytes, .call = record->call, .function = record->function,
-                                  .second_bytes = record->second_bytes, .spill = record->spill, .position = tail,
+        *message = (sx_message_t){.kind = seen.kind, .flags = seen.flags, .name_count = seen.name_count,
+                                  .first_bytes = seen.first_bytes, .call = seen.call, .function = seen.function,
+                                  .second_bytes = seen.second_bytes, .spill = seen.spill, .position = tail, .bytes = bytes,
                                   .record = record};
         uint64_t names = (uint64_t)message->name_count * sizeof(sx_posted_name_t);
         uint64_t space = bytes - sizeof *record;
         const char *body = (const char *)(record + 1);
         if (message->flags & SX_SPILLED) {
-            if (message->spill.block >= (uint64_t)heap->extent_count * SX_EXTENT_BLOCKS)
-                return -EBADMSG;
-            body = sx_heap_start(heap, message->spill.block);
-            space = sx_heap_size(heap, message->spill.block);
+            sx_place_t place;
+            sx_heap_place(heap, message->spill.block, &place); /* of size 0 if there is no such block */
+            body = place.start;
+            space = place.bytes;
         }
         if (names > space || message->first_bytes > space - names ||
             message->second_bytes > space - names - message->first_bytes) {
@@ -141,7 +147,7 @@ int sx_ring_peek(sx_heap_t *heap, sx_ring_t *ring, sx_message_t *message) {
 
 void sx_ring_pop(sx_ring_t *ring, const sx_message_t *message) {
     SX_STEP();
-    sx_store_release(&ring->tail_position, message->position + message->record->bytes); /* SYNC POINT ring-space */
+    sx_store_release(&ring->tail_position, message->position + message->bytes); /* SYNC POINT ring-space */
 }
 
 int sx_task_start(const sx_message_t *message) {
@@ -169,7 +175,7 @@ int sx_task_was_started(sx_ring_t *ring, uint64_t position) {
 }
 
 static sx_slot_t *worker_of(sx_heap_t *heap, const sx_channel_t *channel) {
-    return &heap->slots[channel->worker_slot % SX_SLOTS];
+    return &heap->slots[sx_channel_slot(channel)];
 }
 
 void sx_channel_ring_worker(sx_heap_t *heap, sx_channel_t *channel, int always) {

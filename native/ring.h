@@ -4,7 +4,8 @@
  *   - a record is visible when `head_position` has moved over it, which is stored after its bytes: what is below the head is
  *     whole, whoever died since
  *   - neither side ever waits for the other: a ring that is full says so (-EAGAIN)
- *   - positions only grow; lengths are checked by the reader: a record that makes no sense (-EBADMSG) is a dead worker's
+ *   - positions only grow; lengths are checked by the reader: a record that makes no sense (-EBADMSG) is a dead worker's; no byte
+ *     outside of the heap is read or written, whatever the other side has written into the channel
  *   - a task's `claim` moves once, READY -> STARTED by the worker before it looks at anything else in the record, or
  *     READY -> WITHDRAWN by the parent: a call that was prefetched can be taken back, and after a death the parent knows which
  *     call had begun
@@ -72,7 +73,8 @@ typedef struct {
 } sx_record_t;
 static_assert(sizeof(sx_record_t) == 64, "");
 
-/* What a message says, on either side. Pointers into the ring or into the spilled block: valid until popped. */
+/* What a message says, on either side. Pointers into the ring or into the spilled block: valid until popped. All else was read once,
+ * and checked: who acts upon the names copies them first, for the other side may change them still. */
 typedef struct {
     uint32_t kind, flags, name_count, first_bytes;
     uint64_t call, function, second_bytes;
@@ -80,6 +82,7 @@ typedef struct {
     const char *first, *second;
     sx_posted_name_t spill;
     uint64_t position;
+    uint32_t bytes; /* of the record */
     sx_record_t *record;
     int is_alone; /* a task: no other worker of the pool has one, so another core is likely to be free */
     int woke;     /* what sx_task_send tells: one of SX_WAS_AWAKE ... */
@@ -87,7 +90,7 @@ typedef struct {
 
 /* Producer. A record of `bytes` at *position, not yet visible; -EAGAIN: full. */
 int sx_ring_reserve(sx_ring_t *ring, uint32_t bytes, sx_record_t **record, uint64_t *position);
-void sx_ring_publish(sx_ring_t *ring, uint64_t position, const sx_record_t *record);
+void sx_ring_publish(sx_ring_t *ring, uint64_t position, uint32_t bytes);
 /* Bytes of a record that holds all of this message; 0: it has to be spilled. */
 uint32_t sx_record_bytes(uint32_t name_count, uint64_t first_bytes, uint64_t second_bytes);
 /* Writes names and parts, one behind the other. */
@@ -119,6 +122,10 @@ void sx_channel_ring_worker(sx_heap_t *heap, sx_channel_t *channel, int always);
  * (-ETIMEDOUT). With `how` it looks for a while before it sleeps, and may be woken elsewhere. */
 uint32_t sx_channel_bell(sx_heap_t *heap, sx_channel_t *channel);
 int sx_channel_wait(sx_heap_t *heap, sx_channel_t *channel, sx_wait_t *how, uint32_t seen, int64_t nanoseconds);
+/* The worker's slot, as far as the channel's word for it makes sense. */
+static inline uint32_t sx_channel_slot(const sx_channel_t *channel) {
+    return channel->worker_slot % SX_SLOTS & ~1u;
+}
 int sx_channel_is_awake(sx_heap_t *heap, const sx_channel_t *channel);
 
 #endif

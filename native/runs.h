@@ -16,6 +16,7 @@
 typedef struct {
     uint32_t edge[SX_EXTENT_GRANULES];             /* number + 1 of the free run that begins or ends here */
     uint64_t taken[SX_EXTENT_BLOCKS / 64];         /* bit b: descriptor b is out: LIVE, or released and not yet taken back */
+    uint64_t run[SX_EXTENT_BLOCKS];                /* of the descriptors that are out: what others write there counts for nothing */
     uint16_t idle[SX_EXTENT_BLOCKS];               /* a stack of used descriptors that are IDLE */
     uint32_t idle_count;
     uint32_t free;

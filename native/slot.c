@@ -87,6 +87,8 @@ void sx_slot_unguard(sx_heap_t *heap, uint32_t slot) {
 
 /* Is the process that had this slot under this incarnation gone for certain? */
 static int is_gone(sx_heap_t *heap, uint32_t slot, uint32_t incarnation) {
+    if (slot >= SX_SLOTS)
+        return 1;
     uint64_t word = sx_load_acquire(&heap->slots[slot].word);
     uint64_t start_time = sx_load_acquire(&heap->slots[slot].start_time); /* 0: killed before it was stored, perhaps */
     if (SX_SLOT_STATE(word) != SX_SLOT_OWNED || SX_SLOT_INCARNATION(word) != incarnation)
@@ -116,10 +118,10 @@ static int may_reap(sx_heap_t *heap, uint32_t slot, uint64_t word) {
 }
 
 static void clear_bits(sx_heap_t *heap, uint32_t slot) {
-    uint32_t high = sx_load_acquire(&heap->header->extent_high), word = slot / 64;
+    uint32_t high = sx_extent_high(heap), word = slot / 64;
     uint64_t both = (uint64_t)3 << (slot % 64);
     for (uint32_t e = 0; e < high; e++) {
-        uint32_t blocks = sx_load_acquire(&heap->extents[e].block_high);
+        uint32_t blocks = sx_block_high(heap, e);
         for (uint32_t b = 0; b < blocks; b++) {
             sx_block_t *block = sx_block_of(heap, e * SX_EXTENT_BLOCKS + b);
             if (sx_load_acquire(&block->holders[word]) & both) {

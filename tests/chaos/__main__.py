@@ -17,8 +17,8 @@ import tests.chaos
 from tests.chaos import residue
 from tests.chaos.checker import Figures
 
-LONGEST = 120.0  # seconds that one process lives
-KILLED = 0.25  # of them are killed, after a few seconds
+LONGEST = 60.0  # seconds that one process lives
+KILLED = 0.4  # of them are killed, after a few seconds
 PATIENCE = 20.0  # workers have 10 seconds for their clean-up when their parent is dead
 
 

@@ -86,7 +86,7 @@ static void *work(void *which) {
                 atomic_fetch_sub(&questions[me][who], 1);
                 delay();
                 *record = (sx_record_t){.bytes = sizeof *record, .kind = 5, .call = who};
-                sx_ring_publish(&channels[me]->answers, position, record);
+                sx_ring_publish(&channels[me]->answers, position, sizeof *record);
                 delay();
                 sx_hub_ring(&hub, event);
             }
