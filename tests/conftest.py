@@ -83,8 +83,20 @@ def _blocks():
 
 
 def _files():
-    """Of ours in /dev/shm: other programs may be using it."""
-    return {name for name in os.listdir("/dev/shm") if "shmexec" in name}
+    """Of ours in /dev/shm: not those of processes that have nothing to do with this run."""
+    return {name for name in os.listdir("/dev/shm") if "shmexec" in name and not _is_strangers(name)}
+
+
+def _is_strangers(name):
+    pid = name.partition("-")[2].partition("-")[0]
+    try:
+        return (
+            pid.isdigit()
+            and _MARK.encode() not in Path(f"/proc/{pid}/environ").read_bytes()
+            and int(pid) != os.getpid()
+        )
+    except OSError:
+        return False  # it is dead
 
 
 @pytest.fixture(autouse=True)
