@@ -165,14 +165,13 @@ static void trimming_never_touches_what_lives(int kills) {
         }
         for (int j = 0; j < PROCESSES; j++)
             CHECK(!pids[j] || waitpid(pids[j], NULL, WNOHANG) == 0, "process %d has ended", j);
-    } while (time_left());
+    } while (time_left() || common->allocs <= 10 || common->trims <= 2); /* however slow the machine is */
     for (int i = 0; i < PROCESSES; i++) {
         if (pids[i])
             kill_and_wait(pids[i]);
         CHECK(sx_slot_reap(&heap, slots[i]) == 1);
     }
     expect_quiet(&heap, 0);
-    CHECK(common->allocs > 10 && common->trims > 2);
     printf("%llu allocs, %llu trims\n", (unsigned long long)common->allocs, (unsigned long long)common->trims);
 }
 
