@@ -14,10 +14,8 @@
 # `backlog` holds what is left for the collector: (seat, message), (future, unread value), or a future that has callbacks.
 
 import pickle
-import sys
 import types
 
-import cloudpickle
 from cpython.dict cimport PyDict_GetItem
 from cpython.object cimport PyObject, PyTypeObject
 from libc.string cimport memcpy
@@ -33,6 +31,8 @@ cdef enum:
     KIND_RESULT = 5
     KIND_ATOM = 10
     LONGEST_ATOMS = 2048
+    LONGEST_FUNCTION = 1024  # bytes
+    MOST_KNOWN = 256
     MOST_ANSWERS = 512  # in one go: then others may have the GIL
 
 ctypedef struct cost_t:
@@ -42,8 +42,6 @@ ctypedef struct cost_t:
 
 cdef object dumps = pickle.dumps
 cdef object loads = pickle.loads
-cdef object by_value_modules = cloudpickle.list_registry_pickle_by_value
-cdef dict modules = sys.modules
 cdef dict NO_KEYWORDS = {}
 cdef tuple NO_ARGUMENTS = ()
 cdef Holds NO_HOLDS = Holds()
@@ -58,22 +56,6 @@ cdef bint are_atoms(tuple values):
         if kind is str and len(<str> value) > LONGEST_ATOMS or kind is bytes and len(<bytes> value) > LONGEST_ATOMS:
             return False
     return True
-
-
-cdef class Known:
-    """A function that workers import: its number, and how it is shipped."""
-    cdef uint64_t number
-    cdef Packed packed
-    cdef object module, space, name
-
-    cdef bint is_current(self, function):
-        """Whether its name still leads to it."""
-        cdef PyObject *module = PyDict_GetItem(modules, self.module)
-        cdef PyObject *found
-        if module == NULL or (<object> module) is not self.space or by_value_modules():
-            return False
-        found = PyDict_GetItem(self.space.__dict__, self.name)
-        return found != NULL and (<object> found) is function
 
 
 cdef class Desk:
@@ -143,15 +125,11 @@ cdef class Desk:
         future.desk, future.pool = self, self.pool
         return future
 
-    def learn(self, function, uint64_t number, Packed packed):
-        """This function is found by its module and name, and takes no memory to ship."""
-        cdef Known known = Known.__new__(Known)
-        if type(function) not in (types.FunctionType, types.BuiltinFunctionType) or function in self.known:
-            return
-        known.number, known.packed = number, packed
-        known.module, known.name = function.__module__, function.__qualname__
-        known.space = sys.modules.get(known.module)
-        if len(packed.data) < LONGEST_ATOMS // 2 and type(known.space) is types.ModuleType and "." not in known.name:
+    def learn(self, function, Known known):
+        """Calls of this function with atoms need no Python, while `known` is current."""
+        if len(known.packed.data) < LONGEST_FUNCTION and not len(known.packed.holds):
+            if len(self.known) >= MOST_KNOWN and function not in self.known:
+                self.known.clear()
             self.known[function] = known
 
     def submit(self, function, tuple args):

@@ -16,7 +16,7 @@ import numpy as np
 
 from shmexec import _core
 from shmexec.checks import checked_count
-from shmexec.mapping import map_calls
+from shmexec.mapping import MapOptions, map_calls
 from shmexec.pickling.notes import Crossing
 from shmexec.pool.crew import WorkerSettings
 from shmexec.pool.futures import CallFuture
@@ -214,8 +214,9 @@ class SharedArrayProcessPoolExecutor(ProcessPoolExecutor):
         timeout: float | None = None,
         chunksize: int | None = None,
         buffersize: int | None = None,
+        ordered: bool = True,
     ) -> Iterator[T]:
-        """Call `fn` on each tuple of items, in parallel; yield the results in order.
+        """Call `fn` on each tuple of items, in parallel; yield the results.
 
         Parameters
         ----------
@@ -231,10 +232,13 @@ class SharedArrayProcessPoolExecutor(ProcessPoolExecutor):
         chunksize : int, optional
             Items that go to a worker together, as one call. Default: as many as take about 4 ms, measured as the map
             goes on, and fewer towards its end; a worker for which it takes longer comes back early, and others take
-            the rest. Each item is then as good as a call of its own: no two share an object. (With `buffersize` or
+            the rest. Each item is then as good as a call of its own: no two share an object. (With
             `max_tasks_per_child` the default is 1.)
         buffersize : int, optional
-            Chunks that are taken from the iterables ahead of the results that were asked for. Default: all, at once.
+            Items (with a `chunksize`: chunks) that are taken from the iterables ahead of the results that were asked
+            for; one more is taken before each result is waited for. Default: all, at once.
+        ordered : bool
+            Yield the results in the order of the items. False: as they come; an exception is raised when it comes.
 
         Raises
         ------
@@ -245,11 +249,10 @@ class SharedArrayProcessPoolExecutor(ProcessPoolExecutor):
         """
         if not callable(fn):
             raise TypeError(f"fn must be a callable, not {type(fn).__name__}")
-        wanted = checked_count("chunksize", chunksize)
-        ahead = checked_count("buffersize", buffersize)
-        return map_calls(
-            self._pool, fn, iterables, timeout, wanted, ahead, default_size=None if self._counts_items else 1
+        options = MapOptions(
+            timeout, checked_count("chunksize", chunksize), checked_count("buffersize", buffersize), bool(ordered)
         )
+        return map_calls(self._pool, fn, iterables, options, adapts=self._counts_items, owner=self)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more calls; the workers end, and clean up, when the last call is done.

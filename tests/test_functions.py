@@ -10,6 +10,7 @@ import pytest
 import tasks
 
 import shmexec
+from shmexec.pool import crew
 
 PROGRAM = """
 import sys
@@ -75,7 +76,7 @@ def test_a_function_by_value_is_shipped_once_to_each_worker(make_executor, monke
             shipped.append(number)
             super().add(number, value)
 
-    monkeypatch.setattr(shmexec.pool.crew, "shipped", lambda: Recorded(256))
+    monkeypatch.setattr(crew, "shipped", lambda: Recorded(256))
     executor = make_executor(1)
     text = "x" * 5000
     function = lambda i: i + len(text)  # noqa: E731

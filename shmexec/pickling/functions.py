@@ -6,6 +6,10 @@ calls of a `map`, whose arrays are then read by all and copied page by page for 
 shipped once, and loaded anew for each call, so that no call sees what another did to the captured values. A function
 whose bytes are long or name blocks is shipped with each call: a cache would keep its arrays alive.
 
+One by value that refers to nothing mutable (`fixed.py`) is pickled again only when something of it has been replaced,
+from the second time on that its pickle came out the same; a worker loads it once, and again after another function has
+changed what is in its `__main__`.
+
 Both sides keep the same least-recently-used table, moved by the same sequence of messages, so neither has to tell
 the other what it has forgotten.
 """
@@ -14,26 +18,24 @@ import dis
 import hashlib
 import itertools
 import pickle
-import sys
 import types
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
-import cloudpickle
-
 from shmexec import _core
 from shmexec._core import Packed
 from shmexec.pickling import main_module
+from shmexec.pickling.fixed import fixed, is_importable
 from shmexec.pickling.pickler import dump, load
 
 _BY_REFERENCE = b"R"
 _BY_VALUE = b"V"
+_FIXED = b"C"
 _LONGEST_KEPT = 16 << 10
 _TABLE_SIZE = 256
 _STORE_GLOBAL = dis.opmap["STORE_GLOBAL"]
 _UNCHANGING = (types.ModuleType, types.BuiltinFunctionType, int, float, complex, str, bytes, type(None))
-_REFERABLE = (types.FunctionType, types.BuiltinFunctionType, type)
 
 
 class FunctionTable:
@@ -44,8 +46,19 @@ class FunctionTable:
 
     def __init__(self) -> None:
         self._numbers = itertools.count(1)
-        self._by_reference: dict[tuple[str, str], tuple[object, int, bytes]] = {}
-        self._by_value: OrderedDict[bytes, int] = OrderedDict()
+        self._by_reference: dict[tuple[str, str], tuple[object, _core.Imported]] = {}
+        self._by_value: OrderedDict[bytes, tuple[int, int]] = (
+            OrderedDict()
+        )  # also the number as one that is loaded once
+        self._fixed: dict[Callable[..., Any], _core.Fixed] = {}
+
+    def known(self, function: Callable[..., Any]) -> _core.Known | None:
+        """Of a function that has been packed: what the next call needs not do again."""
+        if type(function) not in (types.FunctionType, types.BuiltinFunctionType):
+            return None
+        _, found = self._by_reference.get((function.__module__, function.__qualname__), (None, None))
+        known = found or self._fixed.get(function)
+        return known if known is not None and known.is_current(function) else None
 
     def pack(self, function: Callable[..., Any], *, borrowed: bool = False) -> tuple[int, Packed]:
         """(number, bytes); number 0: shipped with each call. `borrowed`: the bytes serve several calls."""
@@ -53,34 +66,32 @@ class FunctionTable:
             name = function.__module__, function.__qualname__
             known = self._by_reference.get(name)
             if known is None or known[0] is not function:
-                known = function, next(self._numbers), _BY_REFERENCE + pickle.dumps(function, 5)
+                packed = Packed(_BY_REFERENCE + pickle.dumps(function, 5), _core.Holds())
+                known = function, _core.Imported(function, next(self._numbers), packed)
                 self._by_reference[name] = known
-            return known[1], Packed(known[2], _core.Holds())
+            return known[1].number, known[1].packed
+        found = self._fixed.get(function) if type(function) is types.FunctionType else None
+        if found is not None and found.is_current(function):
+            return found.number, found.packed
         packed = dump(function, to_worker=True, borrowed=borrowed)
         data = _BY_VALUE + bytes(packed.data)
         if len(packed.holds) or len(data) > _LONGEST_KEPT:
             return 0, Packed(data, packed.holds, packed.bytes_by_name, packed.bytes_copied)
         digest = hashlib.blake2b(data, digest_size=16).digest()
-        number = self._by_value.pop(digest, 0) or next(self._numbers)
-        self._by_value[digest] = number
+        number, once = self._by_value.pop(digest, (0, 0))
+        found = None
+        if number:  # it has come out the same a second time
+            once = once or next(self._numbers)
+            found = fixed(function, once, Packed(_FIXED + data[1:], packed.holds))
+        self._by_value[digest] = number, once = number or next(self._numbers), once
         if len(self._by_value) > _TABLE_SIZE:
             self._by_value.popitem(last=False)
-        return number, Packed(data, packed.holds)
-
-
-def is_importable(function: object) -> bool:
-    """Whether another process finds this very function by importing its module."""
-    if type(function) not in _REFERABLE:
-        return False
-    module, path = getattr(function, "__module__", None), getattr(function, "__qualname__", "")
-    found: Any = sys.modules.get(module or "")
-    if module in (None, "__main__", "__mp_main__") or found is None or "<" in path:
-        return False
-    if any(module == name or module.startswith(name + ".") for name in cloudpickle.list_registry_pickle_by_value()):
-        return False
-    for part in path.split("."):
-        found = getattr(found, part, None)
-    return found is function
+        if found is None:
+            return number, Packed(data, packed.holds)
+        if len(self._fixed) >= _TABLE_SIZE:
+            self._fixed.clear()
+        self._fixed[function] = found
+        return once, found.packed
 
 
 def shipped() -> _core.Recent:
@@ -93,6 +104,15 @@ class Received(_core.Recent):
 
     def __init__(self) -> None:
         super().__init__(_TABLE_SIZE)
+        self._fixed: dict[int, bytes] = {}  # those that are loaded
+        main_module.when_changed(self._load_again)
+
+    def _load_again(self) -> None:
+        """What functions by value refer to in `__main__` may be another's by now."""
+        for number, data in self._fixed.items():
+            if self.get(number) is not None:
+                self.set(number, data)
+        self._fixed.clear()
 
     def withdrawn(self, number: int) -> None:
         """What came with a message that was taken back does not count: it may lie in a block that is gone."""
@@ -114,6 +134,11 @@ class Received(_core.Recent):
             return known  # type: ignore[no-any-return]
         function = load(known[1:])
         if number and known[:1] == _BY_REFERENCE:
+            self.set(number, function)
+        elif number and known[:1] == _FIXED:
+            if len(self._fixed) >= _TABLE_SIZE:
+                self._load_again()
+            self._fixed[number] = known
             self.set(number, function)
         return function  # type: ignore[no-any-return]
 

@@ -113,12 +113,20 @@ class _Global:
         return _Global, (self.name, self.data)
 
 
+_MISSING = object()
+
+_told: list[Callable[[], None]] = []
 _seen: dict[str, bytes | None] = {}  # digests of the globals as they last came; None: from before the first
 
 
 def note_inherited() -> None:
     """In a worker, before anything of the user's runs: what is in `__main__` now was there before."""
     _seen.update(dict.fromkeys(namespace()))
+
+
+def when_changed(callback: Callable[[], None]) -> None:
+    """Call this when something that came with a function has changed the globals of `__main__`."""
+    _told.append(callback)
 
 
 def namespace() -> dict[str, Any]:
@@ -141,4 +149,8 @@ def set_function_state(function: types.FunctionType, both: tuple[Any, Callable[.
             _seen[name] = digest
             if before is not None and before != digest:
                 kept[name] = load(value.data)
+    space = namespace()
+    if any(space.get(name, _MISSING) is not value for name, value in kept.items()):
+        for callback in _told:
+            callback()
     set_state(function, (state, {**slots, "__globals__": kept}))

@@ -20,6 +20,7 @@ import numpy as np
 from shmexec import _core
 from shmexec._core import Packed
 from shmexec.pickling import arrays, buffers, main_module, notes, stream
+from shmexec.pickling.fixed import is_importable
 from shmexec.pickling.notes import Notes
 from shmexec.pickling.repeated import Repeated
 
@@ -191,8 +192,6 @@ def _method_by_name(method: types.MethodType) -> Any:
 
     cloudpickle sends that function by value, with copies of its module's globals: each class method, for one.
     """
-    from shmexec.pickling.functions import is_importable
-
     function, bound, name = method.__func__, method.__self__, method.__func__.__name__
     kind = bound if isinstance(bound, type) else type(bound)
     if is_importable(function) or not is_importable(kind):

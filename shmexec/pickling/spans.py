@@ -91,6 +91,16 @@ class Outcome:
         values = self.plain if self.plain is not None else self.parts
         return len(values or ())
 
+    def values(self, load: Callable[[bytes], Any]) -> Iterator[Any]:
+        """Each is loaded when it is asked for, and its bytes go. Once."""
+        if self.plain is not None:
+            yield from self.plain
+            return
+        parts = self.parts or []
+        parts.reverse()
+        while parts:
+            yield load(parts.pop())
+
 
 class OutcomeWriter:
     """The worker's side of `Outcome`."""

@@ -11,7 +11,7 @@ from typing import Any
 from shmexec import _core
 from shmexec._core import Call, Packed
 from shmexec.pickling import failures
-from shmexec.pickling.functions import FunctionTable, is_importable
+from shmexec.pickling.functions import FunctionTable
 from shmexec.pickling.notes import FirstCopies, roots_of_call
 from shmexec.pickling.pickler import Forwarded, dump_arguments, is_plain
 from shmexec.pickling.repeated import Repeated
@@ -22,10 +22,10 @@ from shmexec.transport.messages import Kind
 
 
 class Packer:
-    """The packing of one pool, whose futures it knows; `learn` is told of functions that workers import."""
+    """The packing of one pool, whose futures it knows; `learn` is told of functions that need not be packed again."""
 
     def __init__(
-        self, pool: object, copies: FirstCopies, learn: Callable[[Callable[..., Any], int, Packed], None]
+        self, pool: object, copies: FirstCopies, learn: Callable[[Callable[..., Any], _core.Known], None]
     ) -> None:
         self._copies = copies
         self._pool = weakref.ref(pool)  # which has this object
@@ -86,8 +86,8 @@ class Packer:
     def _pack_function(self, function: Callable[..., Any], scope: MapScope | None) -> tuple[int, Packed]:
         if scope is None:
             number, packed = self._functions.pack(function)
-            if is_importable(function):
-                self._learn(function, number, packed)
+            if (known := self._functions.known(function)) is not None:
+                self._learn(function, known)
             return number, packed
         if scope.packed is not None:
             return scope.number, scope.take()

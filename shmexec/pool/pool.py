@@ -11,12 +11,13 @@ Assumptions: the ledger, the seats and the rings' producer side are touched unde
 """
 
 import _thread
+import contextlib
 import itertools
 import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
@@ -117,13 +118,36 @@ class Pool:
         name = failures.name_of(function)
         return self._submit(Call(self.desk.next_number(), kind, future, function, args, kwargs, name, scope))
 
-    def start_map(self, function: Callable[..., Any], scope: MapScope, items: list[tuple[Any, ...]]) -> SpanMap:
-        """Call a function on all items, as many at a time as is best. Raises what `submit` does."""
-        with self.desk.lock:
-            self._check_open()
-        job = SpanMap(self, function, scope, items)
-        job.begin()
+    def start_map(
+        self,
+        function: Callable[..., Any],
+        scope: MapScope,
+        items: Iterable[tuple[Any, ...]],
+        ahead: int | None = None,
+    ) -> SpanMap:
+        """Call a function on all items, as many at a time as is best; `ahead`: more will be fed.
+
+        Raises what `submit` does.
+        """
+        job = SpanMap(self, function, scope, items, ahead)
+        with self.stays_open():
+            try:
+                job.begin()
+            except BaseException:
+                job.cancel()
+                raise
         return job
+
+    @contextlib.contextmanager
+    def stays_open(self) -> Iterator[None]:
+        """A map sends some of its items: not idle in between. Raises what `submit` does."""
+        with self.desk.lock:
+            self.check_open()
+            self._handing_over += 1
+        try:
+            yield
+        finally:
+            self._handed_over()
 
     def submit_span(self, job: SpanMap, begin: int, items: tuple[tuple[Any, ...], ...], budget: float) -> CallFuture:
         """Some items of a map that began while the pool was open."""
@@ -154,7 +178,7 @@ class Pool:
         call.has_futures = bool(awaited)
         with self.desk.lock:
             if call.job is None or self._broken is not None:
-                self._check_open()
+                self.check_open()
             elif self._is_cancelling:
                 raise CancelledError
             for other in awaited:
@@ -260,7 +284,8 @@ class Pool:
     def is_closed(self) -> bool:
         return self._closed.is_set()
 
-    def _check_open(self) -> None:
+    def check_open(self) -> None:
+        """Raises what `submit` raises if no more calls are taken."""
         if self._broken is not None:
             error = BrokenProcessPool(self._broken_by or str(self._broken))
             error.__cause__ = self._broken.__cause__
@@ -466,11 +491,14 @@ class Pool:
         try:
             job.done(call.begin, call.begin + call.count, cost, answer, was_sent=was_sent)
         finally:
-            with self.desk.lock:
-                self._handing_over -= 1
-                closing = self._closing
-            if closing and not self._collector.is_current_thread():
-                self._wake()
+            self._handed_over()
+
+    def _handed_over(self) -> None:
+        with self.desk.lock:
+            self._handing_over -= 1
+            closing = self._closing
+        if closing and not self._collector.is_current_thread():
+            self._wake()
 
     def _release_dependents(self, future: CallFuture) -> None:
         with self.desk.lock:

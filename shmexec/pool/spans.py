@@ -1,11 +1,16 @@
 """`map` with a chunk size that adapts: the items go to the workers in spans, sized by the time that items take.
 
 Purpose: short calls travel many at a time, long ones alone, and all workers end at about the same time.
-Guarantees: results in order, and up to the first failure, as if each item were a call of its own; a worker that finds a
-    span longer than its budget comes back after the present item, and the rest goes to whoever is free; a worker's
-    death fails the items of its span, from the first that was not answered.
-Assumptions: `_begin` and `_done` run in whichever thread submits or collects; what they share is touched under `_lock`,
-    which is held for no call of the pool's.
+Guarantees
+  - results in order, or as they come; and up to the first failure, as if each item were a call of its own
+  - a worker that finds a span longer than its budget comes back after the present item, and the rest goes to whoever is
+    free; a worker's death fails the items of its span, from the first that was not answered
+  - of a map that is fed (`ahead`) a worker that has nothing to do gets what there is, however little
+  - what was cancelled holds nothing but the spans that workers have
+Assumptions: `begin` and `done` run in whichever thread submits or collects, `feed` in the one that iterates; what they
+    share is touched under `_lock`, which is held for no call of the pool's. But for `_fresh`: one thread appends, and
+    whoever takes has the lock. An item that is appended is seen by who takes next, or the feeder sees that a worker is
+    free.
 
 Some facts: when all cores work, the parent may wait a slice of the scheduler, 3 ms, for one.
 What this means for us: each worker has some 8 ms of work in hand, in two spans, and one more waits.
@@ -13,9 +18,10 @@ What this means for us: each worker has some 8 ms of work in hand, in two spans,
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, Protocol
 
 from shmexec._core import Packed
 from shmexec.pickling import failures
@@ -42,6 +48,12 @@ class SpanHome(Protocol):
     def submit_span(self, job: "SpanMap", begin: int, items: tuple[Item, ...], budget: float) -> Future[Any]:
         """Run some items; `job.done` is called when they are answered, before the pool may think that it is idle."""
 
+    def check_open(self) -> None:
+        """Raises what `submit` raises if the pool takes no more calls."""
+
+    def stays_open(self) -> AbstractContextManager[None]:
+        """In here the pool does not think that it is idle. Raises what `check_open` does."""
+
 
 class SpanMap:
     """One `map`.
@@ -51,24 +63,37 @@ class SpanMap:
     home : SpanHome
     function : callable
     scope : MapScope
-    items : list of tuple
-        The arguments of all calls.
+    items : iterable of tuple
+        The arguments of the calls, or of the first of them.
+    ahead : int, optional
+        More will be fed, and so many calls at most are under way or answered and not asked for. None: those are all.
     """
 
-    def __init__(self, home: SpanHome, function: Callable[..., Any], scope: "MapScope", items: list[Item]) -> None:
+    def __init__(
+        self,
+        home: SpanHome,
+        function: Callable[..., Any],
+        scope: "MapScope",
+        items: Iterable[Item],
+        ahead: int | None = None,
+    ) -> None:
         self.function = function
         self.scope = scope
+        self.finished = 0  # items
         self._home = home
-        self._items: list[Item | None] = list(items)
+        self._is_fed = ahead is not None  # there may be more
+        self._largest = _LARGEST if ahead is None else max(1, ahead // (DEPTH * home.max_workers + 1))
         self._lock = threading.RLock()  # a finalizer may cancel the map in the middle of a step of it
         self._changed = threading.Condition(self._lock)
-        self._next = 0  # the first item that was never sent
-        self._returned: deque[tuple[int, int]] = deque()  # spans that were sent, and came back
-        self._under_way: dict[int, Future[Any]] = {}
-        self._answers: dict[int, Outcome | BaseException] = {}  # by their first item
+        self._fresh = deque(items)  # those that were never sent
+        self._next = 0  # the number of the first of them
+        self._returned: deque[tuple[int, tuple[Item, ...]]] = deque()  # spans that were sent, and came back
+        self._under_way: dict[int, tuple[tuple[Item, ...], Future[Any] | None]] = {}
+        self._answers: dict[int, Outcome | BaseException] = {}  # by their first item, in the order in which they came
         self._size = 1
         self._seconds = 0.0  # that an item takes
         self._is_over = False
+        self._why: BaseException | None = None
 
     # ---- from the pool ---------------------------------------------------------------------------
 
@@ -81,27 +106,29 @@ class SpanMap:
         """A span has been answered, or has failed as a whole."""
         read: Outcome | BaseException = Outcome.load(answer) if isinstance(answer, Packed) else answer
         with self._lock:
-            self._under_way.pop(begin, None)
-            if isinstance(read, BaseException) and end - begin > 1 and not (was_sent or self._is_over):
+            items, _ = self._under_way.pop(begin, ((), None))
+            if self._is_over and self._why is None:
+                pass  # nobody wants it
+            elif isinstance(read, BaseException) and end - begin > 1 and not (was_sent or self._is_over):
                 # one of them cannot be pickled, or there is no memory for all: each alone will show which
-                self._returned.extendleft((i, i + 1) for i in reversed(range(begin, end)))
+                self._returned.extendleft((begin + i, items[i : i + 1]) for i in reversed(range(len(items))))
                 self._size = 1
             else:
-                self._answers[begin] = read
+                self._answers.setdefault(begin, read)
                 if isinstance(read, Outcome):
-                    self._note(begin, end, read, cost)
-                self._changed.notify_all()
+                    self._note(begin, items, read, cost)
+            self._changed.notify_all()
+        del items, read, answer
         while self._send_next():
             pass
 
-    def _note(self, begin: int, end: int, outcome: Outcome, cost: Cost | None) -> None:
-        stop = begin + len(outcome)
-        for i in range(begin, stop):
-            self._items[i] = None
-        if outcome.failure is None and stop < end:
-            self._returned.appendleft((stop, end))
-        if cost is not None and stop > begin:
-            seconds = cost.seconds / (stop - begin)
+    def _note(self, begin: int, items: tuple[Item, ...], outcome: Outcome, cost: Cost | None) -> None:
+        count = len(outcome)
+        self.finished += count + (outcome.failure is not None)
+        if outcome.failure is None and count < len(items):
+            self._returned.appendleft((begin + count, items[count:]))
+        if cost is not None and count:
+            seconds = cost.seconds / count
             self._seconds = seconds if not self._seconds else 0.5 * (self._seconds + seconds)
             wanted = int(_TARGET / max(self._seconds, 1e-9))
             self._size = max(1, min(wanted, _GROWTH * self._size, _LARGEST))
@@ -111,11 +138,10 @@ class SpanMap:
             if self._is_over or len(self._under_way) > DEPTH * self._home.max_workers:
                 return False
             span = self._take()
-            if span is None:
+            if span is None or self._is_over:  # a finalizer has cancelled it meanwhile
                 return False
-            begin, end = span
-            items = cast("tuple[Item, ...]", tuple(self._items[begin:end]))
-            self._under_way[begin] = Future()  # until the real one is there: `done` may come first
+            begin, items = span
+            self._under_way[begin] = items, None  # until its future is there: `done` may come first
         try:
             future = self._home.submit_span(self, begin, items, _BUDGET)
         except BaseException as error:
@@ -125,80 +151,142 @@ class SpanMap:
             return False
         with self._lock:
             if begin in self._under_way:
-                self._under_way[begin] = future
+                self._under_way[begin] = items, future
             is_over = self._is_over
         if is_over:
             future.cancel()
         return True
 
-    def _take(self) -> tuple[int, int] | None:
+    def _take(self) -> tuple[int, tuple[Item, ...]] | None:
         """The next span: what came back first, since somebody waits for that."""
-        left = len(self._items) - self._next + sum(end - begin for begin, end in self._returned)
-        size = max(1, min(self._size, left // (2 * self._home.max_workers)))
+        size = self._wanted()
         if self._returned:
-            begin, end = self._returned.popleft()
-            if end - begin > size:
-                self._returned.appendleft((begin + size, end))
-                end = begin + size
-            return begin, end
-        if self._next == len(self._items):
+            begin, items = self._returned.popleft()
+            size = max(1, size)
+            if len(items) > size:
+                self._returned.appendleft((begin + size, items[size:]))
+            return begin, items[:size]
+        if not size or not self._fresh:
             return None
-        begin, self._next = self._next, min(self._next + size, len(self._items))
-        return begin, self._next
+        taken: list[Item] = []
+        try:
+            while len(taken) < size:
+                taken.append(self._fresh.popleft())
+        except IndexError:
+            pass  # there are no more
+        begin, self._next = self._next, self._next + len(taken)
+        return begin, tuple(taken)
+
+    def _wanted(self) -> int:
+        """Items that the next span should have. 0: let more gather, as all workers have something to do."""
+        workers = self._home.max_workers
+        left = len(self._fresh)
+        if not self._is_fed:
+            left += sum(len(items) for _, items in self._returned)
+            return max(1, min(self._size, left // (DEPTH * workers)))
+        size = min(self._size, self._largest)
+        free = workers - len(self._under_way)
+        if free > 0:
+            return max(1, min(size, -(-left // free)))
+        return size if left >= size else 0
 
     def fail(self, begin: int, error: BaseException) -> None:
         """The map cannot go on at this item."""
         with self._lock:
             self._under_way.pop(begin, None)
-            self._answers[begin] = error
+            self._answers[begin] = self._why = error
             self._is_over = True
             self._changed.notify_all()
 
     # ---- for who iterates ------------------------------------------------------------------------
 
-    def results(self, wait: Callable[[], float | None]) -> Iterator[Any]:
-        """The values, in order; `wait` tells the seconds left, or None."""
-        at, total = 0, len(self._items)
+    def feed(self, items: Iterator[Item]) -> None:
+        """Take one more, if there is one; in the thread that iterates. Raises what `check_open` does."""
+        if not self._is_fed:
+            return
+        self._home.check_open()
+        for item in items:
+            self._fresh.append(item)
+            if len(self._fresh) >= min(self._size, self._largest) or len(self._under_way) < self._home.max_workers:
+                with self._home.stays_open():
+                    self.begin()
+            return
+        self._is_fed = False
         try:
-            while at < total:
-                answer = self._await(at, wait)
+            with self._home.stays_open():
+                self.begin()  # what was to gather
+        except RuntimeError:
+            pass  # it takes no more, but runs what it has: some span is under way, whose end sends the next
+
+    def results(
+        self,
+        wait: Callable[[], float | None],
+        *,
+        ordered: bool = True,
+        more: Iterator[Item] | None = None,
+        watch: Callable[[], float] | None = None,
+    ) -> Iterator[Any]:
+        """The values.
+
+        Parameters
+        ----------
+        wait : callable
+            Tells the seconds left, or None.
+        ordered : bool
+            Else as they come.
+        more : iterator, optional
+            Where to take one more item from before each value.
+        watch : callable, optional
+            Called while the values are waited for, without a lock; tells after how many seconds to call it again.
+        """
+        at = 0
+        try:
+            if more is not None:
+                self.feed(more)
+            while (answer := self._await(at if ordered else None, wait, watch)) is not None:
                 if isinstance(answer, BaseException):
                     raise answer
-                values = _values(answer)
-                at += len(answer)
-                failure = answer.failure
+                count, values, failure = len(answer), answer.values(load_value), answer.failure
                 del answer
-                yield from values
+                at += count
+                if more is None:
+                    yield from values
+                else:
+                    for _ in range(count):
+                        yield next(values)  # not kept here until the next is asked for
+                        self.feed(more)
                 if failure is not None:
                     raise failures.load_exception(failure)
         finally:
             self.cancel()
 
-    def _await(self, at: int, wait: Callable[[], float | None]) -> Outcome | BaseException:
-        with self._lock:
-            while at not in self._answers:
+    def _await(
+        self, at: int | None, wait: Callable[[], float | None], watch: Callable[[], float] | None
+    ) -> Outcome | BaseException | None:
+        """The answer that begins with this item, or whichever came first; None: there are no more."""
+        while True:
+            pause = None if watch is None else watch()
+            with self._lock:
+                if at is None and self._answers:
+                    at = next(iter(self._answers))
+                if at in self._answers:
+                    return self._answers.pop(at)
+                if self._why is not None and at not in self._under_way:
+                    return self._why
+                if not (self._answers or self._under_way or self._returned or self._fresh):
+                    return None
                 seconds = wait()
                 if seconds is not None and seconds <= 0:
                     raise TimeoutError
-                self._changed.wait(seconds)
-            return self._answers.pop(at)
+                self._changed.wait(min((s for s in (seconds, pause) if s is not None), default=None))
 
     def cancel(self) -> None:
         """Nobody wants the rest."""
         with self._lock:
-            self._is_over = True
+            self._is_over, self._why = True, None
             self._answers.clear()
-            futures = list(self._under_way.values())
+            self._returned.clear()
+            self._fresh.clear()
+            futures = [future for _, future in self._under_way.values() if future is not None]
         for future in futures:
             future.cancel()
-
-
-def _values(outcome: Outcome) -> Iterator[Any]:
-    """Each is loaded when it is asked for."""
-    if outcome.plain is not None:
-        yield from outcome.plain
-        return
-    parts = outcome.parts or []
-    parts.reverse()
-    while parts:
-        yield load_value(parts.pop())
