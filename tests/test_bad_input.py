@@ -1,6 +1,10 @@
 """What makes no sense is refused at once, with an exception that names the argument; and the pool goes on."""
 
+import inspect
 import multiprocessing
+import sys
+import threading
+from concurrent.futures import ProcessPoolExecutor
 
 import faults
 import numpy as np
@@ -114,6 +118,119 @@ def test_a_closed_pool_says_so(make_executor):
     assert executor.stats().calls_done == 1
     with pytest.raises(RuntimeError):
         executor.__enter__().submit(tasks.double, 1)
+
+
+# ---- beside the standard library -------------------------------------------------------------------------------------
+
+# (arguments, options) of the constructor
+REFUSED = [
+    ((0,), {}),
+    ((-1,), {}),
+    (("2",), {}),
+    ((2.0,), {}),
+    (([],), {}),
+    ((1, None, 5), {}),
+    ((1, None, "print"), {}),
+    ((1, None, None, (), 5), {}),
+    ((), {"max_wrokers": 1}),
+    ((), {"max_tasks_per_child": 0}),
+    ((), {"max_tasks_per_child": -1}),
+    ((), {"max_tasks_per_child": 1.5}),
+    ((), {"max_tasks_per_child": "1"}),
+    ((1, multiprocessing.get_context("fork")), {"max_tasks_per_child": 1}),
+]
+
+
+def refusal(call, *arguments, **options):
+    """What it raises."""
+    try:
+        call(*arguments, **options)
+    except BaseException as error:
+        return error.with_traceback(None)
+    return None
+
+
+def assert_alike(ours, theirs, name=""):
+    assert ours is not None, f"{name}: not refused"
+    assert isinstance(ours, type(theirs)), f"{name}: {ours!r} is not like {theirs!r}"
+    named = str(theirs).startswith(("max_workers", "max_tasks_per_child", "initializer", "chunksize", "buffersize"))
+    if named or isinstance(
+        theirs, RuntimeError
+    ):  # words that were chosen, not what Python says of something that went wrong
+        assert str(ours).startswith(str(theirs).rstrip(".")), f"{str(ours)!r} does not begin as {str(theirs)!r}"
+
+
+@pytest.mark.parametrize(("arguments", "options"), REFUSED, ids=str)
+def test_constructors_refuse_what_the_standard_librarys_refuses_with_its_exception(arguments, options):
+    theirs = refusal(ProcessPoolExecutor, *arguments, **options)
+    assert_alike(refusal(SharedExecutor, *arguments, **options), theirs)
+
+
+def test_the_one_refusal_with_another_type():
+    """Of what is no context: there it is an accident of the code, that something has no `get_start_method`."""
+    assert type(refusal(ProcessPoolExecutor, 1, "fork")) is AttributeError
+    assert type(refusal(SharedExecutor, 1, "fork")) is TypeError
+
+
+CALLS = {
+    "nothing to submit": lambda ex: ex.submit(),
+    "the function by keyword": lambda ex: ex.submit(fn=print),
+    "submit of what is no function": lambda ex: ex.submit(5).result(),
+    "submit of None": lambda ex: ex.submit(None, 1).result(),
+    "wrong arguments": lambda ex: ex.submit(tasks.double).result(),
+    "a wrong keyword": lambda ex: ex.submit(tasks.double, x=1, y=2).result(),
+    "an argument that no pickle takes": lambda ex: ex.submit(tasks.give, threading.Lock()).result(),
+    "a generator": lambda ex: ex.submit(tasks.give, (i for i in range(3))).result(),
+    "nothing to map": lambda ex: ex.map(),
+    "map of what is no function": lambda ex: list(ex.map(5, [1])),
+    "a number to map on": lambda ex: list(ex.map(tasks.double, 5)),
+    "None to map on": lambda ex: list(ex.map(tasks.double, [1], None)),
+    "map with too many iterables": lambda ex: list(ex.map(tasks.double, [1], [2])),
+    "a map with a wrong keyword": lambda ex: ex.map(tasks.double, [1], chunk=1),
+    "a map with a timeout of words": lambda ex: list(ex.map(tasks.double, [1], timeout="soon")),
+    "chunks of 0": lambda ex: ex.map(tasks.double, [1], chunksize=0),
+    "chunks of -1": lambda ex: ex.map(tasks.double, [1], chunksize=-1),
+    "chunks of a word": lambda ex: ex.map(tasks.double, [1], chunksize="1"),
+    "what raises": lambda ex: ex.submit(divmod, 1, 0).result(),
+    "an iterator that raises": lambda ex: list(ex.map(tasks.double, (1 // i for i in (1, 0)))),
+    "shutdown with too much": lambda ex: ex.shutdown(True, True),
+}
+if sys.version_info >= (3, 12):  # before, what the standard library makes of it is an accident
+    CALLS["chunks of 1.5"] = lambda ex: list(ex.map(tasks.double, [1, 2, 3], chunksize=1.5))
+if "buffersize" in inspect.signature(ProcessPoolExecutor.map).parameters:  # 3.14
+    CALLS |= {
+        "a buffer of 0": lambda ex: ex.map(tasks.double, [1], buffersize=0),
+        "a buffer of words": lambda ex: ex.map(tasks.double, [1], buffersize="1"),
+        "a buffer of 1.5": lambda ex: ex.map(tasks.double, [1], buffersize=1.5),
+    }
+WAITS = {  # for a call that does not end before its gate is opened
+    "a timeout of words": lambda ex, wait: ex.submit(wait).result(timeout="soon"),
+    "exception() with words": lambda ex, wait: ex.submit(wait).exception(timeout="soon"),
+    "a call that takes too long": lambda ex, wait: ex.submit(wait).result(timeout=0),
+    "a map that takes too long": lambda ex, wait: list(ex.map(tasks.call, [wait], timeout=0)),
+}
+CLOSED = {
+    "submit after shutdown": lambda ex: ex.submit(tasks.double, 1),
+    "map after shutdown": lambda ex: ex.map(tasks.double, [1]),
+    "with, after shutdown": lambda ex: ex.__enter__().submit(tasks.double, 1),
+}
+
+
+def test_calls_are_refused_as_by_the_standard_librarys_pool(make_executor, gate):
+    wait = gate("wait")
+    ours = make_executor(1)
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as theirs:
+        for name, call in CALLS.items():
+            assert_alike(refusal(call, ours), refusal(call, theirs), name)
+        for name, call in WAITS.items():
+            assert_alike(refusal(call, ours, wait.wait_open), refusal(call, theirs, wait.wait_open), name)
+            wait.open(2)
+    ours.shutdown()
+    for name, call in CLOSED.items():
+        assert_alike(refusal(call, ours), refusal(call, theirs), name)
+
+
+# ---- what comes later ------------------------------------------------------------------------------------------------
 
 
 def test_initargs_that_cannot_be_pickled_break_the_pool_and_say_why(make_executor):
