@@ -24,7 +24,7 @@ def serve_calls(Channel channel not None, Hub hub not None, Recent functions not
     pack : callable
         ``pack(box, function)``: the value in the box, which is no atom, as a message.
     answer : callable
-        ``answer(call, packed, seconds)``: sends what `pack` has given, or an ATOM that found the ring full.
+        ``answer(call, packed, seconds)``: sends what `pack` has given, or an ATOM that found the ring full or has more to say.
     fail : callable
         ``fail(call, error, seconds)``: the function, its arguments or its result have raised.
     """
@@ -36,6 +36,7 @@ def serve_calls(Channel channel not None, Hub hub not None, Recent functions not
     cdef int code
     cdef tuple args = None
     memset(&cost, 0, sizeof(cost))
+    the_running.begin(channel, 0)
     while True:
         code = sx_ring_peek(heap, &rings.tasks, &raw)
         if code == 0:
@@ -52,6 +53,7 @@ def serve_calls(Channel channel not None, Hub hub not None, Recent functions not
         call = raw.call
         sx_ring_pop(&rings.tasks, &raw)
         functions.use(raw.function)
+        the_running.call, the_running.item = call, 0
         begun = sx_now()
         sx_numpy_task(1)
         out = None
@@ -84,11 +86,12 @@ def serve_calls(Channel channel not None, Hub hub not None, Recent functions not
         elif out is None:
             answer(call, packed, cost.seconds)
             packed = None
-        elif not publish_atom(channel, call, &cost, out):
+        elif the_running.has_reported or not publish_atom(channel, call, &cost, out):
             answer(call, out, cost.seconds)
         elif hub.ring():
             channel.how.spin.extra = SX_WAKE
         out = None
+        the_running.call = 0
         check()
 
 

@@ -110,10 +110,24 @@ cdef extern from "table.h" nogil:
 cdef extern from "ring.h" nogil:
     ctypedef struct sx_ring_t:
         pass
+    ctypedef struct sx_report_t:
+        pass
+    ctypedef struct sx_reported_t:
+        uint64_t call
+        uint64_t item
+        double fraction
+        uint32_t length
+        uint32_t text_is_newer
+        char *text
+    enum:
+        SX_REPORT_BYTES
+    void sx_report_write(sx_report_t *report, const sx_reported_t *said)
+    int sx_report_read(sx_report_t *report, sx_reported_t *said)
     ctypedef struct sx_channel_t:
         uint32_t worker_slot
         sx_ring_t tasks
         sx_ring_t answers
+        sx_report_t report
     ctypedef struct sx_posted_name_t:
         uint64_t birth
         uint32_t block

@@ -18,6 +18,7 @@
 
 #include "heap.h"
 #include "place.h"
+#include "report.h"
 #include "spin.h"
 
 #define SX_RING_BYTES ((uint32_t)32 << 10)
@@ -41,7 +42,9 @@ typedef struct {
     uint32_t unused2[12];
     sx_ring_t tasks;
     sx_ring_t answers;
+    sx_report_t report; /* of the task that runs; the worker writes */
 } sx_channel_t;
+static_assert(sizeof(sx_channel_t) == 66048, "docs/internals/data-flow.md says so; whole granules");
 
 /* How a worker waits. */
 typedef struct {

@@ -45,11 +45,13 @@ if TYPE_CHECKING:
     from shmexec.pickling.explain import Explanation, explain
     from shmexec.pickling.notes import Crossing
     from shmexec.pickling.tickets import register_multiprocessing
+    from shmexec.reports import report_progress
 
 _MODULES = {
     "shmexec.executor": ("PoolStats", "SharedArrayProcessPoolExecutor", "SharedExecutor"),
     "shmexec.pickling.explain": ("Explanation", "explain"),
     "shmexec.pickling.notes": ("Crossing",),
+    "shmexec.reports": ("report_progress",),
     "shmexec.pickling.tickets": ("register_multiprocessing",),
     "shmexec.errors": ("NotShareable", "SharedMemoryFull", "StaleName", "TaskTimeout", "WorkerDied"),
     "shmexec.arrays": (
@@ -99,6 +101,7 @@ __all__ = [
     "ones",
     "ones_like",
     "register_multiprocessing",
+    "report_progress",
     "share",
     "shared_allocation",
     "trim",

@@ -22,6 +22,7 @@ from shmexec.pool.crew import WorkerSettings
 from shmexec.pool.futures import CallFuture
 from shmexec.pool.launcher import METHODS, WorkerProcess
 from shmexec.pool.pool import Pool
+from shmexec.progress import checked_progress
 from shmexec.standard import without_inherited
 from shmexec.transport.messages import Kind
 
@@ -215,6 +216,7 @@ class SharedArrayProcessPoolExecutor(ProcessPoolExecutor):
         chunksize: int | None = None,
         buffersize: int | None = None,
         ordered: bool = True,
+        progress: bool | str | Callable[[float, int | None], object] = False,
     ) -> Iterator[T]:
         """Call `fn` on each tuple of items, in parallel; yield the results.
 
@@ -239,6 +241,12 @@ class SharedArrayProcessPoolExecutor(ProcessPoolExecutor):
             for; one more is taken before each result is waited for. Default: all, at once.
         ordered : bool
             Yield the results in the order of the items. False: as they come; an exception is raised when it comes.
+        progress : bool, str or callable
+            True or a label: while results are waited for a bar shows how many calls are done, on a terminal or in a
+            notebook (by tqdm, if it is installed), and nothing elsewhere, unless the environment says
+            ``SHMEXEC_PROGRESS=always``. A callable is called as ``progress(done, total)``, by the thread that iterates,
+            at the beginning, when there is something new, ten times a second at most, and at the end; `total` is None
+            if nobody knows. What calls `report_progress` counts as a part of them.
 
         Raises
         ------
@@ -250,7 +258,11 @@ class SharedArrayProcessPoolExecutor(ProcessPoolExecutor):
         if not callable(fn):
             raise TypeError(f"fn must be a callable, not {type(fn).__name__}")
         options = MapOptions(
-            timeout, checked_count("chunksize", chunksize), checked_count("buffersize", buffersize), bool(ordered)
+            timeout,
+            checked_count("chunksize", chunksize),
+            checked_count("buffersize", buffersize),
+            bool(ordered),
+            checked_progress(progress),
         )
         return map_calls(self._pool, fn, iterables, options, adapts=self._counts_items, owner=self)
 

@@ -19,6 +19,7 @@ from shmexec.pickling.repeated import repeated_in
 from shmexec.pool.calls import MapScope
 from shmexec.pool.futures import CallFuture
 from shmexec.pool.pool import Pool
+from shmexec.progress import Bar, Progress, Watch, make_bar
 from shmexec.transport.messages import Kind
 
 T = TypeVar("T")
@@ -34,6 +35,7 @@ class MapOptions:
     chunksize: int | None = None
     buffersize: int | None = None
     ordered: bool = True
+    progress: Progress = False
 
 
 def map_calls(
@@ -59,23 +61,47 @@ def map_calls(
     scope = MapScope(repeated_in(iterables))
     items: Iterator[Item] = zip(*iterables, strict=False)
     ahead = options.buffersize
+    total: int | None = None
+    watch: Watch | None = None
     found: Iterator[Any]
     if options.chunksize is None and adapts:
         first = list(items if ahead is None else itertools.islice(items, ahead))
         if not first:
             return iter(())
         job = pool.start_map(fn, scope, first, ahead)
-        found = job.results(wait, ordered=options.ordered, more=None if ahead is None else items)
+        if options.progress is not False:
+            total = len(first) if ahead is None else _length(iterables)
+            make = partial(make_bar, options.progress, total)
+            watch = Watch(make, lambda: job.finished, lambda: pool.reports(lambda call: call.job is job))
+        found = job.results(wait, ordered=options.ordered, more=None if ahead is None else items, watch=watch)
     else:
         chunks = _Chunks(pool, fn, scope, items, options.chunksize or 1)
         futures = deque(chunks.submit(ahead))
-        found = (chunks.in_order if options.ordered else chunks.as_they_come)(futures, wait, ahead is not None)
-    return cast("Iterator[T]", found if ahead is None else _keeping(found, owner))
+        if options.progress is not False:
+            total = chunks.taken if ahead is None else _length(iterables)
+            watch = chunks.watch(futures, partial(make_bar, options.progress, total))
+        results = chunks.in_order if options.ordered else chunks.as_they_come
+        found = results(futures, wait, more=ahead is not None, watch=watch)
+    if watch is not None or ahead is not None:
+        found = _keeping(found, owner, watch)
+    return cast("Iterator[T]", found)
 
 
-def _keeping(found: Iterator[Any], owner: object) -> Iterator[Any]:
-    yield from found
-    del owner
+def _keeping(found: Iterator[Any], owner: object, watch: Watch | None) -> Iterator[Any]:
+    try:
+        yield from found
+    finally:
+        del owner
+        if watch is not None:
+            watch.close()
+
+
+def _length(iterables: Iterable[Iterable[Any]]) -> int | None:
+    """How many items there will be, if that can be known."""
+    try:
+        return min(map(len, iterables), default=0)  # type: ignore[arg-type]
+    except TypeError:
+        return None
 
 
 class _Remaining:
@@ -92,8 +118,11 @@ class _Chunks:
     """The calls of a map with a chunk size of its own: each chunk is one call, and has a future."""
 
     def __init__(self, pool: Pool, fn: Callable[..., Any], scope: MapScope, items: Iterator[Item], size: int) -> None:
+        self.taken = 0  # items
         self._pool, self._function, self._scope = pool, fn, scope
         self._items, self._size = items, size
+        self._watched: dict[CallFuture, int] | None = None  # those that are not done, and how many items they have
+        self._finished = self._yielded = 0  # items
 
     def submit(self, count: int | None) -> Iterator[CallFuture]:
         """So many more; None: all."""
@@ -101,21 +130,57 @@ class _Chunks:
         function, scope = self._function, self._scope
         if self._size == 1:
             for item in itertools.islice(self._items, count):
+                self.taken += 1
                 yield submit_atoms(function, item) or submit(Kind.CALL, function, item, {}, scope)
             return
         for _ in itertools.repeat(None) if count is None else range(count):
             chunk = tuple(itertools.islice(self._items, self._size))
             if not chunk:
                 return
+            self.taken += len(chunk)
             yield submit(Kind.CHUNK, function, chunk, {}, scope)
 
-    def in_order(self, futures: deque[CallFuture], wait: Callable[[], float | None], more: bool) -> Iterator[Any]:
+    def watch(self, futures: deque[CallFuture], make: Callable[[], Bar | None]) -> Watch:
+        """From now on it is counted what is done."""
+        self._watched = {}
+        left = self.taken
+        for future in futures:
+            self._count(future, min(self._size, left))
+            left -= self._size
+        return Watch(
+            make,
+            lambda: max(self._finished, self._yielded),
+            lambda: self._pool.reports(lambda call: call.future in (self._watched or ())),
+        )
+
+    def _count(self, future: CallFuture, items: int) -> None:
+        if self._watched is not None:
+            self._watched[future] = items
+            future.add_done_callback(partial(_ended, ref(self)))
+
+    def ended(self, future: CallFuture) -> None:
+        """One that is watched."""
+        assert self._watched is not None
+        self._finished += self._watched.pop(future, 0)
+
+    def _next(self) -> Iterator[CallFuture]:
+        before = self.taken
+        for future in self.submit(1):
+            self._count(future, self.taken - before)
+            yield future
+
+    def in_order(
+        self, futures: deque[CallFuture], wait: Callable[[], float | None], *, more: bool, watch: Watch | None
+    ) -> Iterator[Any]:
         """The values of these; if there may be more, another chunk is submitted before each is waited for."""
         try:
             while futures:
                 if more:
-                    futures.extend(self.submit(1))
+                    futures.extend(self._next())
+                if watch is not None:
+                    _wait_over(futures[0], wait, watch)
                 values = self._values(futures[0].result(wait()))
+                self._yielded += len(values)
                 futures.popleft()
                 while values:
                     yield values.pop()
@@ -123,7 +188,9 @@ class _Chunks:
             for future in futures:
                 future.cancel()
 
-    def as_they_come(self, futures: deque[CallFuture], wait: Callable[[], float | None], more: bool) -> Iterator[Any]:
+    def as_they_come(
+        self, futures: deque[CallFuture], wait: Callable[[], float | None], *, more: bool, watch: Watch | None
+    ) -> Iterator[Any]:
         """The values of whichever is done."""
         done: SimpleQueue[CallFuture] = SimpleQueue()
         arrive = partial(_arrive, ref(done))
@@ -134,12 +201,13 @@ class _Chunks:
                 future.add_done_callback(arrive)
             while waiting:
                 if more:
-                    for future in self.submit(1):
+                    for future in self._next():
                         waiting.add(future)
                         future.add_done_callback(arrive)
-                future = _get(done, wait())
+                future = _get(done, wait, watch)
                 waiting.remove(future)
                 values = self._values(future.result())
+                self._yielded += len(values)
                 del future
                 while values:
                     yield values.pop()
@@ -156,14 +224,38 @@ class _Chunks:
         return values
 
 
+# Callbacks refer to who waits weakly: nobody may iterate any more, and what refers to itself is freed by chance.
+
+
 def _arrive(queue: "ref[SimpleQueue[CallFuture]]", future: CallFuture) -> None:
-    """Weakly: what comes when nobody iterates any more would be kept by the queue, and that by its own callback."""
     if (done := queue()) is not None:
         done.put(future)
 
 
-def _get(done: "SimpleQueue[CallFuture]", seconds: float | None) -> CallFuture:
-    try:
-        return done.get(timeout=None if seconds is None else max(0.0, seconds))
-    except Empty:
-        raise TimeoutError from None
+def _ended(chunks: "ref[_Chunks]", future: CallFuture) -> None:
+    if (those := chunks()) is not None:
+        those.ended(future)
+
+
+def _wait_over(future: CallFuture, wait: Callable[[], float | None], watch: Watch) -> None:
+    """Until it is done, or the time is over."""
+    while not future.done():
+        pause, left = watch(), wait()
+        if left is not None and left <= 0:
+            return
+        try:
+            future.wait_over(pause if left is None else min(left, pause))
+        except TimeoutError:
+            pass
+
+
+def _get(done: "SimpleQueue[CallFuture]", wait: Callable[[], float | None], watch: Watch | None) -> CallFuture:
+    while True:
+        limits = wait(), None if watch is None else watch()
+        seconds = min((limit for limit in limits if limit is not None), default=None)
+        try:
+            return done.get(timeout=None if seconds is None else max(0.0, seconds))
+        except Empty:
+            left = wait()
+            if left is not None and left <= 0:
+                raise TimeoutError from None

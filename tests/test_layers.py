@@ -14,7 +14,7 @@ PACKAGE = Path(find_spec("shmexec").origin).parent
 LAYERS = [
     {"errors", "checks", "standard"},
     {"_core"},
-    {"arrays", "pickling"},
+    {"arrays", "pickling", "reports", "progress"},
     {"transport"},
     {"worker", "pool"},
     {"mapping"},

@@ -88,6 +88,8 @@ class Answers:
         if call is None:
             return
         self._tally.copies.add(cost.copies)
+        if cost.report is not None:
+            call.future.note_report(cost.report)
         if message.kind in (Kind.RESULT, Kind.ATOM):
             packed = Packed(message.second, message.holds, cost.bytes_by_name, cost.bytes_copied)
             self._home.finish(call, packed=packed, cost=cost)

@@ -9,8 +9,9 @@ from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Protocol
 
-from shmexec._core import LazyFuture, Packed, Unread
+from shmexec._core import Call, LazyFuture, Packed, Unread
 from shmexec.pickling.pickler import load, load_again
+from shmexec.progress import Reported
 
 
 def load_value(data: bytes | memoryview, load: Callable[..., Any] = load) -> Any:
@@ -40,12 +41,27 @@ class Home(Protocol):
     def call_later(self, callback: Callable[[], None]) -> bool:
         """Run this in the thread for user callbacks, if the present thread must not; False if it may."""
 
+    def reports(self, is_wanted: Callable[[Call], bool]) -> list[Reported]:
+        """What the running ones of these calls have reported."""
+
     def cancelled(self, future: "CallFuture") -> None:
         """Somebody has cancelled it."""
 
 
 class CallFuture(LazyFuture, Future[Any]):
     """A future of `SharedExecutor`. Futures of the same pool can be arguments of its calls."""
+
+    _last_report: float | str | None = None
+
+    @property
+    def progress(self) -> float | str | None:
+        """What the call has last said of itself by `shmexec.report_progress`: a fraction or a text, or None."""
+        running = () if self.pool is None or self.done() else self.pool.reports(lambda call: call.future is self)
+        return running[0][-1] if running else self._last_report  # looked at last: it is there before the call is over
+
+    def note_report(self, report: float | str | None) -> None:
+        """The last one: the call is about to be over."""
+        self._last_report = report
 
     def __init__(self, pool: Home | None = None) -> None:
         self.pool = pool

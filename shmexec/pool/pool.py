@@ -36,6 +36,7 @@ from shmexec.pool.futures import CallFuture
 from shmexec.pool.launcher import WorkerProcess
 from shmexec.pool.packing import Packer
 from shmexec.pool.spans import SpanMap
+from shmexec.progress import Reported
 from shmexec.transport.messages import DEPTH, Cost, Kind
 
 _START_FAILURES = 3  # workers that die one after the other before any has come up: the next would, too
@@ -237,6 +238,13 @@ class Pool:
         with self.desk.lock:
             return {worker.process.pid: worker.process for worker in self._workers.values()}
 
+    def reports(self, is_wanted: Callable[[Call], bool]) -> list[Reported]:
+        """What the running ones of these calls have reported."""
+        with self.desk.lock:
+            wanted = [(seat.channel, call) for seat in self._ledger.seats for call in seat.sent if is_wanted(call)]
+        found = [_core.read_report(channel, call.number) for channel, call in wanted]
+        return [report for report in found if report is not None]
+
     def counts(self) -> tuple[int, int]:
         """Calls that wait, and calls that workers have."""
         with self.desk.lock:
@@ -419,6 +427,8 @@ class Pool:
             expected = worker.seat.is_leaving or (self._closing and self._is_idle)
             self._ledger.died(worker.seat, victim)
             self.desk.unwatch(worker.seat)
+        if victim is not None and (report := _core.read_report(worker.channel, victim.number)) is not None:
+            victim.future.note_report(report[-1])
         self._endings.forget(worker)
         code = self._crew.bury(worker)  # before anybody learns of it: what the worker held is there again
         with self.desk.lock:

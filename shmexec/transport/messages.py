@@ -58,24 +58,26 @@ DEPTH = 2
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What an answer took: bytes of results that went by name and that were copied, and seconds of work; and which were
-    copied, where the parent has not been told enough of that yet.
+    """What an answer took: bytes of results that went by name and that were copied, and seconds of work; which were
+    copied, where the parent has not been told enough of that yet; and the last that the call reported of its progress.
     """
 
     bytes_by_name: int = 0
     bytes_copied: int = 0
     seconds: float = 0.0
     copies: tuple[Crossing, ...] = ()
+    report: float | str | None = None
 
     def pack(self) -> bytes:
         figures = _COST.pack(self.bytes_by_name, self.bytes_copied, self.seconds)
-        return figures + pickle.dumps(self.copies, 5) if self.copies else figures
+        more = self.copies or self.report is not None
+        return figures + pickle.dumps((self.copies, self.report), 5) if more else figures
 
     @classmethod
     def unpack(cls, data: bytes | memoryview) -> "Cost":
         by_name, copied, seconds = _COST.unpack(data[: _COST.size])
-        copies = pickle.loads(data[_COST.size :]) if len(data) > _COST.size else ()
-        return cls(by_name, copied, seconds, copies)
+        more = pickle.loads(data[_COST.size :]) if len(data) > _COST.size else ()
+        return cls(by_name, copied, seconds, *more)
 
 
 @dataclass(frozen=True)

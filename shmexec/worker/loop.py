@@ -112,6 +112,7 @@ class Loop:
 
     def _run_task(self, message: _core.Message) -> None:
         begun = time.perf_counter()
+        _core.running.begin(self._channel, message.call)
         try:
             answer = self._call(message)
         except BaseException as error:
@@ -127,7 +128,7 @@ class Loop:
             kind, error = Kind.UNREADABLE, error.__cause__
         packed = failures.pack_exception(error)
         _forget_frames(error)
-        cost = Cost(packed.bytes_by_name, packed.bytes_copied, seconds)
+        cost = Cost(packed.bytes_by_name, packed.bytes_copied, seconds, report=_core.running.end())
         self._answer(kind, call, cost.pack(), packed)
 
     def _pack_served(self, box: list[Any], function: Callable[..., Any]) -> Answer:
@@ -135,10 +136,11 @@ class Loop:
 
     def _answer_served(self, call: int, answer: Answer | bytes, seconds: float) -> None:
         if isinstance(answer, bytes):  # an atom
-            self._answer(Kind.ATOM, call, Cost(seconds=seconds).pack(), Packed(answer, _core.Holds()))
+            cost = Cost(seconds=seconds, report=_core.running.end())
+            self._answer(Kind.ATOM, call, cost.pack(), Packed(answer, _core.Holds()))
             return
         packed, copies = answer
-        cost = Cost(packed.bytes_by_name, packed.bytes_copied, seconds, copies)
+        cost = Cost(packed.bytes_by_name, packed.bytes_copied, seconds, copies, _core.running.end())
         self._answer(Kind.RESULT, call, cost.pack(), packed)
 
     def _call(self, message: _core.Message) -> Answer:
@@ -164,6 +166,7 @@ class Loop:
             loaded.reverse()
             value = []
             while loaded:  # an item's arguments go before the next item is run
+                _core.running.item = len(value)
                 value.append(function(*loaded.pop()))
         else:
             args, kwargs = loaded
@@ -180,10 +183,10 @@ class Loop:
         begun = time.perf_counter()
         budget, items = load_items(message.second)
         is_shared = self._functions.is_cached(message.function) or functions.is_stateless(function)
-        outcome, copies = OutcomeWriter(), list[notes.Crossing]()
+        outcome, copies, running = OutcomeWriter(), list[notes.Crossing](), _core.running
         failure: Packed | None = None
         try:
-            for item in items:
+            for running.item, item in enumerate(items):
                 if function is None:
                     function = self._functions.resolve(message.function, message.first)
                 value = function(*item)

@@ -167,6 +167,11 @@ def test_a_spin_is_short_and_learns_when_it_is_in_vain(compiler, variant):
 
 
 @threads
+def test_a_report_is_read_whole_or_not_at_all(compiler, variant):
+    holds(compiler, "reports", variant, "0.3")
+
+
+@threads
 def test_no_answer_is_slept_over_whoever_collects(compiler, variant):
     holds(compiler, "handovers", variant)
 
