@@ -1,22 +1,36 @@
-"""The thread that is there when nobody else waits for answers, and for what takes Python code, and for deaths.
+"""The threads that are there when nobody else waits for answers, and for what takes Python code, deaths and callbacks.
 
 Some facts: a worker rings by writing to an event descriptor, if no other thread of this process reads the answers
 (native/hub.h); a worker that is killed between deciding to ring and ringing is seen by its pidfd, in the same sleep;
-what is read from a ring after the death is certain is all that there will ever be.
+what is read from a ring after the death is certain is all that there will ever be. Users' callbacks may block, submit,
+raise, or ask for other results. To wake a thread takes 20 to 50 us.
 
 What this means for us: one sleep, in epoll, for the event and all pidfds. At a death: get the baton, read the rings,
-deal with what was left over, then judge.
+deal with what was left over, then judge. Two threads sleep there, from the first callback on. The kernel wakes one of
+them, and that one runs the callbacks of what it has read, so that nobody needs to be woken for those; the other wakes
+if something comes meanwhile.
+
+Guarantees
+    one thread at a time is *on duty*: it alone deals with answers, deaths and the pool's next steps
+    users' callbacks run off duty, one at a time, in the order in which their futures were finished
+    each write to the event is followed by a round: it is registered edge-triggered, so that it wakes one thread, once
+Rejected: a thread of its own for callbacks (one more wake for each); waking a second thread before a callback (the
+    same, for each that returns at once, as nearly all do).
 """
 
+import logging
 import os
 import select
 import threading
+from collections import deque
 from collections.abc import Callable
 
 from shmexec import _core
 from shmexec.pool.crew import Worker
 
 END = -1.0
+
+_LOGGER = logging.getLogger("concurrent.futures")
 
 
 class Collector:
@@ -25,15 +39,15 @@ class Collector:
     Parameters
     ----------
     event : int
-        Its descriptor.
+        Its descriptor, which is closed in the end.
     desk : _core.Desk
     on_backlog : callable
-        Before each round: deal with what the desk's backlog holds.
+        On duty, before each round: deal with what the desk's backlog holds.
     on_death : callable
-        Of the worker, when all its answers have been dealt with; this thread has the baton.
+        On duty. Of the worker, when all its answers have been dealt with; this thread has the baton.
     on_round : callable
-        Before each round, and whenever somebody has called `wake`. Seconds to sleep at most, None for no limit; or
-        `END`.
+        On duty, whenever something has come, or somebody has rung. Seconds to sleep at most, None for no limit; or
+        `END`, after which nobody rings any more.
     on_failure : callable
         Of the exception, if one of the others raises, which none should.
     """
@@ -55,64 +69,130 @@ class Collector:
         self._on_round = on_round
         self._on_failure = on_failure
         self._epoll = select.epoll()
-        self._epoll.register(event, select.EPOLLIN)
+        self._epoll.register(event, select.EPOLLIN | select.EPOLLET)
         self._watched: dict[int, Worker] = {}  # by pidfd; changed by one thread at a time, under the pool's lock
         self._dead: list[Worker] = []  # not judged yet
         self._name = name
-        self._thread: threading.Thread | None = None
+        self._threads: list[threading.Thread] = []
+        self._running = 0  # of them; under the duty lock
+        self._duty = threading.Lock()
+        self._on_duty = 0  # the thread that has it
+        self._patience: float | None = None
+        self._is_over = False
+        self._callbacks: deque[Callable[[], None]] = deque()
+        self._calling = threading.Lock()  # who has it runs them
 
     def start(self) -> None:
-        """Raises RuntimeError if there can be no more threads; then it may be tried again."""
-        thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-        self._thread = thread
-        try:
-            thread.start()
-        except BaseException:
-            self._thread = None
-            raise
+        """Start the first thread. Raises RuntimeError if there can be no more threads; then it may be tried again."""
+        self._start_thread()
 
     def is_current_thread(self) -> bool:
-        return self._thread is threading.current_thread()
+        """Whether this thread is on duty."""
+        return self._on_duty == threading.get_ident()
 
     def join(self) -> None:
-        """Wait until the thread has ended."""
-        if self._thread is not None:
-            self._thread.join()
+        """Wait until the threads have ended, and with them all callbacks, but for the one that asks."""
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                thread.join()
 
     def watch(self, worker: Worker) -> None:
         """From now on this worker's answers and its death are seen."""
         self._watched[worker.process.sentinel] = worker
-        self._epoll.register(worker.process.sentinel, select.EPOLLIN)
+        self._epoll.register(worker.process.sentinel, select.EPOLLIN | select.EPOLLONESHOT)
+
+    def call(self, callback: Callable[[], None]) -> None:
+        """On duty: run a callback of the user's when this thread is off duty, or in the other."""
+        self._callbacks.append(callback)
+        if len(self._threads) < 2:
+            try:
+                self._start_thread()
+            except RuntimeError:
+                pass  # no more threads: then callbacks hold the answers up
 
     def close(self) -> None:
-        """Give the descriptor back; the thread has ended, or was never started."""
+        """Give the descriptors back; the threads have ended, or were never started."""
         self._epoll.close()
+        os.close(self._event)
         # and let go of the pool, which has this object: else both would wait for the collection of garbage
         del self._on_backlog, self._on_death, self._on_round, self._on_failure
 
-    def _run(self) -> None:
+    # ---- the threads -----------------------------------------------------------------------------
+
+    def _start_thread(self) -> None:
+        number = len(self._threads)
+        name = f"{self._name}-{number}" if number else self._name
+        thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._threads.append(thread)
+        self._running += 1  # before any thread is there, or on duty
         try:
-            while (patience := self._on_round()) != END:
-                if not self._desk.spin():
-                    self._sleep(patience)
-                    self._desk.try_collect()
+            thread.start()
+        except BaseException:
+            self._threads.pop()
+            self._running -= 1
+            raise
+
+    def _run(self) -> None:
+        ready: list[tuple[int, int]] = []
+        try:
+            while True:
+                if self._duty.acquire(blocking=bool(ready)):  # who has nothing in hand leaves it to who has
+                    self._on_duty = threading.get_ident()
+                    try:
+                        self._serve(ready)
+                    finally:
+                        self._on_duty = 0
+                        self._duty.release()
+                has_called = self._call()
+                if self._is_over:
+                    return
+                ready = [] if has_called else self._epoll.poll(self._patience)
+        finally:
+            with self._duty:
+                self._running -= 1
+                is_last = not self._running
+            if is_last:
+                self.close()
+
+    def _serve(self, ready: list[tuple[int, int]]) -> None:
+        """On duty: deal with what there is, until nothing comes or there are callbacks to run."""
+        try:
+            for descriptor, _ in ready:
+                if descriptor != self._event:
+                    self._epoll.unregister(descriptor)
+                    self._dead.append(self._watched.pop(descriptor))
+            self._desk.try_collect()
+            while not self._is_over:
                 self._on_backlog()
                 if self._dead and self._desk.try_take():
                     self._bury()
+                self._patience = self._on_round()
+                if self._patience == END:
+                    self._end()
+                elif self._callbacks or not self._desk.spin():
+                    break
+            if self._callbacks and self._patience is not None:
+                os.eventfd_write(self._event, 1)  # the other is to sleep no longer than this one would
         except BaseException as error:
             self._on_failure(error)
+            self._end()
             raise
-        finally:
-            self.close()
 
-    def _sleep(self, patience: float | None) -> None:
-        """Until there is something to do."""
-        for descriptor, _ in self._epoll.poll(patience):
-            if descriptor == self._event:
-                os.eventfd_read(self._event)
-            else:
-                self._epoll.unregister(descriptor)
-                self._dead.append(self._watched.pop(descriptor))
+    def _end(self) -> None:
+        self._is_over = True
+        os.eventfd_write(self._event, 1)  # the other, who will find out; this one sleeps no more
+
+    def _call(self) -> bool:
+        """Run the callbacks that there are, unless the other does; whether this thread has run any."""
+        has_called = False
+        while self._callbacks and self._calling.acquire(blocking=False):
+            try:
+                while self._callbacks:
+                    _run_one(self._callbacks.popleft())
+                    has_called = True
+            finally:
+                self._calling.release()  # and look again: the other may have put one there, and gone by
+        return has_called
 
     def _bury(self) -> None:
         """With the baton: judge the dead."""
@@ -123,3 +203,10 @@ class Collector:
                 self._on_death(self._dead.pop(0))
         finally:
             self._desk.lay_down()
+
+
+def _run_one(callback: Callable[[], None]) -> None:
+    try:
+        callback()  # concurrent.futures logs what a callback raises, but for SystemExit and its like
+    except BaseException:
+        _LOGGER.exception("exception calling callback")

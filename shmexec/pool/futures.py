@@ -39,7 +39,7 @@ class Home(Protocol):
         """No call can be served any more. No lock of a future is held."""
 
     def call_later(self, callback: Callable[[], None]) -> bool:
-        """Run this in the thread for user callbacks, if the present thread must not; False if it may."""
+        """Run this in the thread for user callbacks later, if the present thread must not; False if it may."""
 
     def reports(self, is_wanted: Callable[[Call], bool]) -> list[Reported]:
         """What the running ones of these calls have reported."""

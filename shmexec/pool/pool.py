@@ -27,7 +27,6 @@ from shmexec._core import Call, CallState, Ledger, Pack, Packed, Seat, Send, Sta
 from shmexec.errors import SharedMemoryFull
 from shmexec.pickling import failures
 from shmexec.pool.answers import Answers, set_outcome
-from shmexec.pool.callbacks import CallbackThread
 from shmexec.pool.calls import MapScope, Tally
 from shmexec.pool.collector import END, Collector
 from shmexec.pool.crew import Crew, Worker, WorkerSettings
@@ -90,7 +89,6 @@ class Pool:
         self.desk = _core.Desk(hub, self._ledger, CallFuture, self, self._feed)
         self._packer = Packer(self, self.tally.copies, self.desk.learn)
         self._crew = Crew(settings, hub)
-        self._callbacks = CallbackThread(f"shmexec-callbacks-{number}")
         self._answers = Answers(self.desk, self._ledger, self._workers, self.tally, self)
         self._collector = Collector(
             self._event,
@@ -220,14 +218,12 @@ class Pool:
         if cancelled:
             self._feed()
         if idle_end:
-            self._collector.close()
             self._end()
+            self._collector.close()
         elif collecting and not self._closed.is_set():
             self._wake()
-        if wait and not self._collector.is_current_thread():
-            if collecting:
-                self._collector.join()
-            self._callbacks.close()
+        if wait and collecting and not self._collector.is_current_thread():
+            self._collector.join()
 
     def abandon(self) -> None:
         """Nobody can use this pool any more: shut it down. For finalizers: takes no lock and does not wait."""
@@ -321,10 +317,10 @@ class Pool:
             action()
 
     def call_later(self, callback: Callable[[], None]) -> bool:
-        """Keep users' callbacks out of the collector's thread."""
+        """Keep users' callbacks out of the hands of the thread that collects."""
         if not self._collector.is_current_thread():
             return False
-        self._callbacks.put(callback)
+        self._collector.call(callback)
         return True
 
     # ---- steps -----------------------------------------------------------------------------------
@@ -537,7 +533,7 @@ class Pool:
         self.break_off(reason)
         with self.desk.lock:
             self._closing = True
-            self.desk.is_open = False
+            self.desk.close()
             self._closed.set()
 
     def _wake(self) -> None:
@@ -548,9 +544,7 @@ class Pool:
     def _end(self) -> None:
         """The last step of the pool: no worker is left."""
         self._crew.close()
-        self._callbacks.close(wait=False)  # nobody may ever call shutdown
         with self.desk.lock:
             self._closed.set()
             self.desk.close()
-            os.close(self._event)
         self._do_what_was_put_off()  # which fails now, and says so
