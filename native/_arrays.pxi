@@ -172,18 +172,19 @@ def borrowed_array(uint32_t number, uint64_t birth, dtype, tuple shape, bint for
     return array_over(made, made.start, block.place.size, 0, dtype_of(dtype), shape, None, True, fortran)
 
 
-def foreign_array(str path, uint64_t inode, uint32_t number, uint64_t birth, Py_ssize_t offset, dtype, tuple shape,
-                  tuple strides, bint writeable, bint fortran):
-    """The array of this name in the segment of whichever process tree. Raises StaleName, FileNotFoundError, PermissionError."""
+def foreign_array(str segment, uint32_t number, uint64_t birth, Py_ssize_t offset, dtype, tuple shape, tuple strides,
+                  bint writeable, bint fortran):
+    """The array of this name in the segment of whichever process tree. Raises StaleName, PermissionError."""
     cdef sx_heap_t *heap = NULL
     cdef Heap opened
-    if own != NULL and sx_segment_inode(&own.segment) == inode:
+    name = segment.encode()
+    if own != NULL and sx_segment_is(&own.segment, name):
         heap = own
     for other in foreign:
-        if (<Heap> other).inode == inode:
+        if sx_segment_is(&(<Heap> other).heap.segment, name):
             heap = (<Heap> other).heap
     if heap == NULL:
-        opened = Heap(path, inode)
+        opened = Heap(segment)
         foreign.append(opened)
         heap = opened.heap
     return rebuild(hold_block(heap, number, birth), offset, dtype, shape, strides, writeable, fortran)

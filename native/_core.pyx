@@ -2,6 +2,7 @@
 """shmexec._core: the thin skin over native/*.c. One part per concept; the C holds the algorithms."""
 
 include "_heap.pxi"
+include "_segments.pxi"
 include "_arrays.pxi"
 include "_tickets.pxi"
 include "_numpy_allocator.pxi"

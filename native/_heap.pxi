@@ -17,6 +17,7 @@ cdef extern from "<errno.h>" nogil:
 cdef extern from "layout.h" nogil:
     enum:
         SX_EXTENT_BLOCKS
+        SX_PAGE_BYTES
     uint32_t sx_load_relaxed32 "sx_load_relaxed"(uint32_t *word)
     void sx_store_relaxed32 "sx_store_relaxed"(uint32_t *word, uint32_t value)
 
@@ -55,6 +56,11 @@ def full_message(uint64_t bytes):
     if own == NULL:
         return "the kernel gives no shared memory"
     sx_heap_info(own, &info)
+    if info.bytes_resident + bytes + SX_PAGE_BYTES <= info.bytes_limit:
+        where = "/dev/shm is full" if own.segment.kind == SX_POSIX else "the kernel refuses more"
+        return (f"no shared memory for {bytes:,} bytes more: {where}, though the heap might take {info.bytes_limit:,} and has "
+                f"{info.bytes_resident:,}; {info.bytes_in_use:,} are in use by {info.blocks:,} arrays and messages. Drop arrays "
+                f"that are no longer needed, or make room for more: see shmexec's guide, \"In containers and under limits\"")
     return (f"no shared memory for {bytes:,} bytes more: {info.bytes_in_use:,} are in use by {info.blocks:,} arrays and "
             f"messages, results that nobody has dropped included, and the heap may take {info.bytes_limit:,}. Drop arrays "
             f"that are no longer needed, or raise max_bytes of the executor{about_tickets()}")
@@ -67,13 +73,14 @@ cdef sx_heap_t *the_heap() except NULL:
     if own == NULL:
         take_offered_heap()
     if own == NULL:
-        kind = os.environ.get("SHMEXEC_SEGMENT", "memfd")
-        if kind != "memfd":
-            raise ValueError(f"SHMEXEC_SEGMENT is {kind!r}; this version has 'memfd'")
         heap = <sx_heap_t *> calloc(1, sizeof(sx_heap_t))
         if heap == NULL:
             raise MemoryError
-        check_code(sx_heap_create(heap, <uint64_t> 1 << 40), 0)
+        try:
+            make_heap(heap)
+        except BaseException:
+            free(heap)
+            raise
         adopt_heap(heap)
     return own
 
@@ -81,6 +88,7 @@ cdef sx_heap_t *the_heap() except NULL:
 cdef int adopt_heap(sx_heap_t *heap) except -1:
     global own
     own = heap
+    sx_heap_unlink_at_exit(heap)
     register_hooks()
     return 0
 
@@ -118,28 +126,40 @@ def fork_after_in_child():
         sx_fork_after_in_child((<Heap> heap).heap)
     if code == -EOWNERDEAD:
         os._exit(1)  # reaped together with its parent
+    if code and own.is_private:  # it would share what it must not
+        os.write(2, b"shmexec: a forked process ends: there is no memory for its private view of the shared heap\n")
+        os._exit(1)
 
 
-def open_heap():
-    """Make the heap of this process tree if there is none yet; its descriptor, for children to inherit."""
-    return the_heap().segment.fd
+def heap_address():
+    """What a worker needs to attach the heap of this process tree, which is made if there is none yet: the kind, and a number."""
+    cdef sx_heap_t *heap = the_heap()
+    return heap.segment.kind, heap.segment.number
+
+
+def heap_descriptors():
+    """The descriptor of the heap, as a tuple; empty for a kind that has none."""
+    cdef sx_heap_t *heap = the_heap()
+    return (heap.segment.number,) if sx_segment_is_file(&heap.segment) else ()
 
 
 def heap_is_open():
     return own != NULL
 
 
-def attach_heap(int fd, uint32_t reserved_slot):
+def attach_heap(int kind, int number, uint32_t reserved_slot):
     """In a worker: take part in the heap of the parent, in the slot that the parent keeps for this process.
 
-    A forked worker has the heap already and came up in its slot in the fork hook.
+    The number is as of `heap_address`; a descriptor stays the caller's. A forked worker has the heap already and came up in its
+    slot in the fork hook.
     """
     cdef sx_heap_t *heap
     if own == NULL:
         heap = <sx_heap_t *> calloc(1, sizeof(sx_heap_t))
         if heap == NULL:
             raise MemoryError
-        check_code(sx_heap_attach(heap, os.dup(fd), reserved_slot), 0)
+        heap.segment.kind = kind
+        check_code(sx_heap_attach(heap, kind, os.dup(number) if sx_segment_is_file(&heap.segment) else number, reserved_slot), 0)
         adopt_heap(heap)
         refuse_offered_heap()
     elif own.me.slot != reserved_slot:
@@ -180,8 +200,8 @@ def reap_dead():
 
 
 def set_limit(uint64_t bytes):
-    """Bound the memory of the heap; 0: back to 80 % of the machine's or the cgroup's, whichever is smaller."""
-    sx_store_relaxed(&the_heap().header.bytes_limit, bytes or sx_machine_memory() // 5 * 4)
+    """Bound the memory of the heap; 0: back to 80 % of the machine's or the cgroup's memory, or what the segment can have."""
+    sx_store_relaxed(&the_heap().header.bytes_limit, bytes or sx_heap_default_limit(own))
 
 
 def machine_memory():
@@ -195,12 +215,14 @@ def heap_figures():
     cdef sx_heap_t *heap = the_heap()
     with nogil:
         sx_heap_info(heap, &info)
-    return (sx_segment_kind_name(&heap.segment).decode(), kernel_name(heap), info.bytes_in_use, info.bytes_resident,
+    return (sx_segment_kind_name(heap.segment.kind).decode(), kernel_name(heap), info.bytes_in_use, info.bytes_resident,
             info.bytes_limit, info.blocks, info.holders, info.processes)
 
 
 cdef str kernel_name(sx_heap_t *heap):
-    return f"/proc/{os.getpid()}/fd/{heap.segment.fd}:{sx_segment_inode(&heap.segment)}"
+    cdef char text[SX_NAME_BYTES]
+    sx_check(sx_segment_name(&heap.segment, text))
+    return text.decode()
 
 
 cdef uint64_t traffic[2]
@@ -278,24 +300,17 @@ def threshold():
 cdef class Heap:
     """The heap of another process tree, opened by attach()."""
     cdef sx_heap_t *heap
-    cdef readonly uint64_t inode
 
-    def __cinit__(self, str path, uint64_t inode):
+    def __cinit__(self, str name):
         self.heap = NULL
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        if os.fstat(fd).st_ino != inode:
-            os.close(fd)
-            raise StaleName(f"{path} is not the segment of this name any more")
-        self.inode = inode
-        self.heap = <sx_heap_t *> calloc(1, sizeof(sx_heap_t))
-        if self.heap == NULL:
+        cdef sx_heap_t *heap = <sx_heap_t *> calloc(1, sizeof(sx_heap_t))
+        if heap == NULL:
             raise MemoryError
-        code = sx_heap_attach(self.heap, fd, 0)
+        code = sx_heap_open(heap, name.encode())
         if code:
-            free(self.heap)  # the mapping, if there is one, stays: no block in it was held
-            self.heap = NULL
-            os.close(fd)
-            check_code(code, 0)
+            free(heap)
+            raise_unopened(name, code)
+        self.heap = heap
         register_hooks()
 
 

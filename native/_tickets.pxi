@@ -6,39 +6,66 @@ import weakref
 # pickle itself sees to it that this is done once in each pickle, with one ticket.
 cdef object blocks_in_pickles = weakref.WeakValueDictionary()
 
+cdef int offered_kind = 0
 cdef int offered = -1  # descriptor of the heap that the parent of this process has, for when one is needed here
 
 
 # ---- which heap ---------------------------------------------------------------------------------------------------------------
 
 
-def offer_heap(int fd):
-    """In a child that multiprocessing has started: the heap of its parent. This process takes part in it when it first needs
-    one. Takes the descriptor over."""
-    global offered
-    os.set_inheritable(fd, False)
+def offer_heap(int kind, int number):
+    """In a child that multiprocessing has started: the heap of its parent, as `heap_address` has it.
+
+    This process takes part in it when it first needs one. A descriptor is taken over, and keeps the heap; of one without, only
+    whoever takes part in it keeps it: then that is now.
+    """
+    global offered, offered_kind
+    cdef sx_segment_t segment
+    segment.kind = kind
+    if not sx_segment_is_file(&segment):
+        try:
+            if own == NULL:
+                attach_own(kind, number)
+        except StaleName:  # all who had it have ended
+            pass
+        return
+    os.set_inheritable(number, False)
     if own == NULL and offered < 0:
-        offered = fd
+        offered_kind, offered = kind, number
     else:
-        os.close(fd)
+        os.close(number)
 
 
 def heritage():
-    """A descriptor of the heap that children of this process are to be offered. It stays this process's."""
-    return offered if own == NULL and offered >= 0 else the_heap().segment.fd
+    """(kind, number) of the heap that children of this process are to be offered. A descriptor stays this process's."""
+    return (offered_kind, offered) if own == NULL and offered >= 0 else heap_address()
+
+
+def is_descriptor(int kind):
+    """Whether the number of a heap of this kind is a descriptor."""
+    cdef sx_segment_t segment
+    segment.kind = kind
+    return bool(sx_segment_is_file(&segment))
+
+
+cdef int attach_own(int kind, int number) except -1:
+    cdef sx_heap_t *heap = <sx_heap_t *> calloc(1, sizeof(sx_heap_t))
+    if heap == NULL:
+        raise MemoryError
+    code = sx_heap_attach(heap, kind, number, 0)
+    if code:
+        free(heap)  # the mapping, if there is one, stays: no block in it was held
+        check_code(code, 0)
+    return adopt_heap(heap)
 
 
 cdef int take_offered_heap() except -1:
     global offered
-    cdef sx_heap_t *heap
     if offered < 0:
         return 0
-    heap = <sx_heap_t *> calloc(1, sizeof(sx_heap_t))
-    if heap == NULL:
-        raise MemoryError
-    check_code(sx_heap_attach(heap, offered, 0), 0)
+    attach_own(offered_kind, offered)
     offered = -1
-    return adopt_heap(heap)
+    return 0
 
 
 cdef int refuse_offered_heap() except -1:
@@ -83,29 +110,20 @@ cdef sx_heap_t *find_heap(str segment, uint64_t identity) except NULL:
 
 cdef Heap open_segment(str segment):
     """From the process that gave the name; if that has ended, from any other that still has the segment."""
-    path, _, inode = segment.rpartition(":")
-    for again in whoever_has(path, inode):
+    for again in whoever_has(segment):
         try:
-            return Heap(again, int(inode))
-        except (FileNotFoundError, StaleName):
+            return Heap(again)
+        except StaleName:
             pass
     raise StaleName(f"{segment} is gone: all processes that had this heap have ended")
 
 
-def whoever_has(str path, str inode):
-    yield path
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            descriptors = os.listdir(f"/proc/{pid}/fd")
-        except OSError:  # somebody else's, or gone
-            continue
-        for fd in descriptors:
-            path = f"/proc/{pid}/fd/{fd}"
-            try:
-                if os.readlink(path).startswith("/memfd:shmexec") and os.stat(path).st_ino == int(inode):
-                    yield path
-            except OSError:
-                pass
+def whoever_has(str segment):
+    yield segment
+    which = segment.rpartition(":")[2]
+    for _, again in segment_names():
+        if again.rpartition(":")[2] == which and again[:5] == segment[:5]:
+            yield again
 
 
 # ---- tickets ------------------------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 /* extent.c - extents: claimed, given up, adopted; the memory that other processes released in mine.
  *
  * Who may die where                                   | what stands then                     | who mends it
+ *   claim: before the CAS                             | tables that have memory too early     | nobody needs to
  *   claim: between CAS and the first LIVE block       | an extent of a dead owner, no LIVE   | the reaper: sx_extent_adopt frees it
  *   claim of several: some claimed                    | HUGE and TAILs of a dead slot        | the same; a TAIL is kept iff its head is LIVE
  *   free by another: after the CAS, before the hint   | FREE, no hint                        | that process's reaper: its sweep hints again
@@ -28,20 +29,24 @@ int sx_extent_is_mine(const sx_heap_t *heap, uint32_t extent) {
     return is_owned_by(sx_load_acquire(&heap->owners[extent]), heap->me->slot, heap->me->incarnation);
 }
 
-static void raise_high(sx_atomic32_t *mark, uint32_t to) {
-    uint32_t seen = sx_load_acquire(mark);
-    SX_STEP();
-    while (seen < to && !sx_cas_acq_rel(mark, &seen, to))
-        ;
-}
-
 /* ---- claiming ------------------------------------------------------------------------------------------------------ */
 
+/* What nobody has had yet is not looked at: it may have no memory (E6). */
+static int is_free(const sx_heap_t *heap, uint32_t extent) {
+    return extent >= sx_load_acquire(&heap->header->extent_high) || !sx_load_relaxed(&heap->owners[extent]);
+}
+
+/* 1, 0, or -ENOMEM. As soon as the extent has an owner others look at its tables: they come first. */
 static int try_claim(sx_heap_t *heap, uint32_t extent, uint64_t word) {
     uint64_t nobody = 0;
-    if (sx_load_relaxed(&heap->owners[extent]))
+    if (!is_free(heap, extent))
         return 0;
-    raise_high(&heap->header->extent_high, extent + 1);
+    int code = sx_tables_reach(heap, extent);
+    unsigned kind = SX_EXTENT_KIND(word);
+    if (!code && kind != SX_EXTENT_TAIL)
+        code = sx_tables_mark(heap, extent, kind == SX_EXTENT_ARENA ? SX_MARKED_ARENA : SX_MARKED_HUGE);
+    if (code)
+        return code;
     SX_STEP();
     return sx_cas_acq_rel(&heap->owners[extent], &nobody, word);
 }
@@ -58,9 +63,12 @@ int sx_extent_claim_arena(sx_heap_t *heap, uint32_t *extent) {
         for (uint32_t e = 0; e < (warm ? high : heap->extent_count); e++) {
             if (warm && !sx_load_relaxed(&heap->extents[e].populated))
                 continue;
-            if (!try_claim(heap, e, word))
+            int code = try_claim(heap, e, word);
+            if (code < 0)
+                return code;
+            if (!code)
                 continue;
-            int code = sx_runs_add_extent(&heap->runs, e);
+            code = sx_runs_add_extent(&heap->runs, e);
             if (!code) {
                 sx_arena_t *arena = heap->runs.arenas[e];
                 for (uint32_t b = sx_block_high(heap, e); b-- > 0;)
@@ -80,22 +88,27 @@ int sx_extent_claim_arena(sx_heap_t *heap, uint32_t *extent) {
 
 int sx_extent_claim_huge(sx_heap_t *heap, uint32_t span, uint32_t *head) {
     for (uint32_t e = 0, run = 0; e < heap->extent_count; e++) {
-        run = sx_load_relaxed(&heap->owners[e]) ? 0 : run + 1;
+        run = is_free(heap, e) ? run + 1 : 0;
         if (run < span)
             continue;
         uint32_t first = e + 1 - span, claimed = 0;
-        while (claimed < span && try_claim(heap, first + claimed,
-                                           sx_extent_word(heap, first, claimed ? SX_EXTENT_TAIL : SX_EXTENT_HUGE)))
+        int code = 1;
+        while (claimed < span && (code = try_claim(heap, first + claimed,
+                                                   sx_extent_word(heap, first, claimed ? SX_EXTENT_TAIL : SX_EXTENT_HUGE))) > 0)
             claimed++;
         if (claimed == span) {
             SX_STEP();
             sx_store_release(&heap->extents[first].span, span);
-            raise_high(&heap->extents[first].block_high, 1);
+            SX_STEP();
+            if (!sx_load_relaxed(&heap->extents[first].block_high)) /* the owner alone raises it */
+                sx_store_release(&heap->extents[first].block_high, 1);
             *head = first;
             return 0;
         }
         while (claimed-- > 0) /* somebody was faster: look further on */
             give_up(heap, first + claimed);
+        if (code < 0)
+            return code;
         run = 0;
     }
     return -ENOMEM;

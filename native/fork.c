@@ -3,6 +3,7 @@
 #include "fork.h"
 
 #include "slot.h"
+#include "snapshot.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -18,6 +19,7 @@ typedef struct fork {
     sx_heap_t *heap;
     uint32_t slot;  /* of the child that is being made; 0: it will be private */
     int pipe[2];
+    sx_snapshot_t *snapshot; /* for a private child of a heap that cannot be mapped copy-on-write */
     int is_child;   /* between the fork and the hook: releases are put off */
 } fork_t;
 static _Thread_local fork_t *forks;
@@ -45,6 +47,7 @@ static void forget(fork_t *over) {
     *link = over->next;
     if (expected.heap == over->heap)
         expected.slot = 0;
+    sx_snapshot_drop(over->snapshot);
     free(over);
 }
 
@@ -66,6 +69,8 @@ static void prepare(void) {
         pthread_mutex_lock(&fork->heap->mutex); /* in the same order in each thread; nobody else takes two */
         if (fork->slot)
             hold_for_child(fork->heap, fork->slot);
+        else if (!sx_segment_is_file(&fork->heap->segment))
+            fork->snapshot = sx_snapshot_take(fork->heap);
     }
 }
 
@@ -94,7 +99,7 @@ void sx_fork_before(sx_heap_t *heap) {
         return; /* no memory: the child will be nobody, as after a fork without hooks */
     pthread_once(&once, register_handlers);
     sx_fork_poll(heap);
-    *fork = (fork_t){forks, heap, expected.heap == heap ? expected.slot : 0, {-1, -1}, 0};
+    *fork = (fork_t){forks, heap, expected.heap == heap ? expected.slot : 0, {-1, -1}, NULL, 0};
     if (!fork->slot && !heap->is_worker) {
         fork->slot = sx_slot_reserve(heap, 1);
         if (fork->slot && pipe2(fork->pipe, O_CLOEXEC)) {
@@ -167,8 +172,10 @@ int sx_fork_after_in_child(sx_heap_t *heap) {
     int code = sx_runs_init(&heap->runs, heap->extent_count);
     if (!fork->slot) {
         heap->is_private = 1;
-        if (!code)
+        if (!code && sx_segment_is_file(&heap->segment))
             code = sx_segment_map_private(&heap->segment);
+        else if (!code)
+            code = fork->snapshot ? sx_snapshot_lay(fork->snapshot, heap) : -ENOMEM;
     } else {
         code = sx_slot_claim(heap, fork->slot);
         if (fork->pipe[0] >= 0) {

@@ -13,7 +13,7 @@
 
 /* ---- opening ----------------------------------------------------------------------------------------------------------- */
 
-static int open_private(sx_heap_t *heap) {
+static void lay_out(sx_heap_t *heap) {
     char *base = heap->segment.base;
     uint32_t count = heap->extent_count;
     heap->header = (sx_header_t *)base;
@@ -25,54 +25,137 @@ static int open_private(sx_heap_t *heap) {
     heap->blocks = (sx_block_t *)(base + SX_AT_BLOCKS(count));
     heap->data = base + SX_AT_DATA(count);
     heap->scan = (sx_scan_t){&heap->header->slot_high, heap->tickets, &heap->header->ticket_high};
+}
+
+static int open_private(sx_heap_t *heap) {
     pthread_mutex_init(&heap->mutex, NULL);
     long page = sysconf(_SC_PAGESIZE);
     heap->me = mmap(NULL, (size_t)page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (heap->me == MAP_FAILED)
+    if (heap->me == MAP_FAILED) {
+        heap->me = NULL;
         return -ENOMEM;
+    }
     if (madvise(heap->me, (size_t)page, MADV_WIPEONFORK)) /* Linux 4.14 */
         return -errno;
-    return sx_runs_init(&heap->runs, count);
+    return sx_runs_init(&heap->runs, heap->extent_count);
 }
 
-int sx_heap_create(sx_heap_t *heap, uint64_t data_bytes) {
-    int code = -ENOMEM;
-    memset(heap, 0, sizeof *heap);
-    uint32_t count = (uint32_t)(data_bytes / SX_EXTENT_BYTES);
-    for (; count >= 2; count /= 2) { /* ulimit -v, small address spaces */
-        code = sx_segment_create(&heap->segment, SX_SEGMENT_BYTES(count));
-        if (code != -ENOMEM && code != -EFBIG && code != -EINVAL)
-            break;
-    }
+static void close_private(sx_heap_t *heap) {
+    if (heap->me)
+        munmap(heap->me, (size_t)sysconf(_SC_PAGESIZE));
+    heap->me = NULL;
+    sx_runs_forget(&heap->runs);
+}
+
+static int join(sx_heap_t *heap, uint32_t reserved_slot) {
+    heap->extent_count = ((sx_header_t *)heap->segment.base)->extent_count;
+    lay_out(heap);
+    int code = open_private(heap);
+    if (!code)
+        code = sx_slot_claim(heap, reserved_slot);
+    if (code)
+        close_private(heap);
+    return code;
+}
+
+static int start(sx_heap_t *heap) {
+    uint32_t count = heap->extent_count;
+    lay_out(heap);
+    int code = sx_segment_reserve(&heap->segment, 0, SX_AT_OWNERS);
     if (code)
         return code;
-    heap->extent_count = count;
-    if ((code = open_private(heap)))
-        return code;
     sx_header_t *header = heap->header;
-    if (getrandom(&header->identity, sizeof header->identity, 0) != sizeof header->identity)
+    if (getrandom(&header->identity, sizeof header->identity, GRND_NONBLOCK) != sizeof header->identity)
         header->identity = sx_process_start_time((uint32_t)getpid()) ^ (uint64_t)getpid() << 40;
     header->segment_bytes = heap->segment.bytes;
     header->extent_count = count;
     header->creator_pid = (uint32_t)getpid();
-    sx_store_relaxed(&header->bytes_limit, sx_machine_memory() / 5 * 4);
+    sx_store_relaxed(&header->bytes_limit, sx_heap_default_limit(heap));
     sx_store_relaxed(&header->slot_high, 2); /* slot 0 is nobody's */
     sx_store_release(&header->magic, SX_MAGIC);
-    return sx_slot_claim(heap, 0);
+    return join(heap, 0);
 }
 
-int sx_heap_attach(sx_heap_t *heap, int fd, uint32_t reserved_slot) {
+/* Where addresses are scarce (ulimit -v) half of what is left is for others: libraries, stacks, and what the workers need. */
+static int fits(uint32_t count) {
+    uint64_t room = sx_address_room();
+    return room == UINT64_MAX || SX_SEGMENT_BYTES(count) <= room / 2;
+}
+
+int sx_heap_create(sx_heap_t *heap, int kind, uint64_t data_bytes) {
+    int code = -ENOMEM;
     memset(heap, 0, sizeof *heap);
-    int code = sx_segment_attach(&heap->segment, fd);
+    sx_segment_sweep(kind, NULL, NULL);
+    for (uint32_t count = (uint32_t)(data_bytes / SX_EXTENT_BYTES); count >= 2; count /= 2) { /* small address spaces, ulimits */
+        heap->extent_count = count;
+        code = fits(count) ? sx_segment_create(&heap->segment, kind, SX_SEGMENT_BYTES(count)) : -ENOMEM;
+        if (code != -ENOMEM && code != -EFBIG && code != -EINVAL && code != -ENOSPC) /* System V: shmall */
+            break;
+    }
     if (code)
         return code;
-    sx_header_t *header = (sx_header_t *)heap->segment.base;
-    if (sx_load_acquire(&header->magic) != SX_MAGIC || header->segment_bytes != heap->segment.bytes)
-        return -EINVAL;
-    heap->extent_count = header->extent_count;
-    if ((code = open_private(heap)))
+    if ((code = start(heap))) {
+        sx_segment_unlink(&heap->segment);
+        sx_segment_close(&heap->segment);
+    }
+    return code;
+}
+
+uint64_t sx_heap_default_limit(const sx_heap_t *heap) {
+    uint64_t memory = sx_machine_memory() / 5 * 4, room = sx_segment_room(&heap->segment);
+    uint64_t data = (uint64_t)heap->extent_count * SX_EXTENT_BYTES;
+    room = room < data ? room : data;
+    return memory < room ? memory : room;
+}
+
+int sx_heap_attach(sx_heap_t *heap, int kind, int number, uint32_t reserved_slot) {
+    memset(heap, 0, sizeof *heap);
+    int code = sx_segment_attach(&heap->segment, kind, number);
+    return code ? code : join(heap, reserved_slot);
+}
+
+int sx_heap_open(sx_heap_t *heap, const char *name) {
+    memset(heap, 0, sizeof *heap);
+    int code = sx_segment_open(&heap->segment, name, 0);
+    if (!code && (code = join(heap, 0)))
+        sx_segment_close(&heap->segment);
+    return code;
+}
+
+int sx_heap_peek(sx_heap_t *heap, const char *name) {
+    memset(heap, 0, sizeof *heap);
+    int code = sx_segment_open(&heap->segment, name, 1);
+    if (code)
         return code;
-    return sx_slot_claim(heap, reserved_slot);
+    heap->extent_count = ((sx_header_t *)heap->segment.base)->extent_count;
+    lay_out(heap);
+    return 0;
+}
+
+void sx_heap_close(sx_heap_t *heap) {
+    sx_segment_close(&heap->segment);
+}
+
+/* ---- ending ------------------------------------------------------------------------------------------------------------ */
+
+static sx_heap_t *to_unlink;
+
+/* The last who has a part in it. A child between a fork and our hook, or of a fork in C, is nobody. */
+static void unlink_if_last(void) {
+    sx_heap_t *heap = to_unlink;
+    for (uint32_t slot = 2; heap->me->slot && slot < SX_SLOTS; slot += 2) {
+        uint64_t word = sx_load_acquire(&heap->slots[slot].word);
+        if (slot != heap->me->slot && SX_SLOT_STATE(word) == SX_SLOT_OWNED &&
+            !sx_process_is_dead(SX_SLOT_PID(word), sx_load_acquire(&heap->slots[slot].start_time)))
+            return;
+    }
+    if (heap->me->slot && !heap->is_private)
+        sx_segment_unlink(&heap->segment);
+}
+
+void sx_heap_unlink_at_exit(sx_heap_t *heap) {
+    if (!to_unlink && heap->segment.kind == SX_POSIX && !atexit(unlink_if_last))
+        to_unlink = heap;
 }
 
 /* This process may use the heap now: it is somebody, not a child between a fork and our hook. */
@@ -113,6 +196,11 @@ static int reserve(sx_heap_t *heap, uint64_t granules, uint32_t *block, uint32_t
         number = sx_block_high(heap, extent);
         if (number == SX_EXTENT_BLOCKS) /* there are as many as granules: somebody wrote where they should not */
             return -ENOMEM;
+        int code = sx_tables_describe(heap, extent, number + 1);
+        if (code) {
+            sx_runs_give(&heap->runs, extent, *first, (uint32_t)granules);
+            return code;
+        }
         SX_STEP();
         sx_store_release(&heap->extents[extent].block_high, number + 1);
     }
@@ -162,6 +250,13 @@ int sx_heap_alloc(sx_heap_t *heap, uint64_t bytes, int flags, sx_name_t *name, c
         return -EPERM;
     int code = reserve(heap, granules, &name->block, &first);
     pthread_mutex_unlock(&heap->mutex);
+    if (code == -ENOMEM) { /* no memory for tables, or no extents in a row */
+        sx_heap_sweep(heap);
+        sx_heap_trim(heap);
+        pthread_mutex_lock(&heap->mutex);
+        code = reserve(heap, granules, &name->block, &first);
+        pthread_mutex_unlock(&heap->mutex);
+    }
     if (code)
         return code;
 
@@ -199,7 +294,7 @@ int sx_heap_alloc(sx_heap_t *heap, uint64_t bytes, int flags, sx_name_t *name, c
 
 int sx_heap_hold(sx_heap_t *heap, sx_name_t name) {
     int held = 0;
-    if (name.block >= heap->extent_count * (uint64_t)SX_EXTENT_BLOCKS)
+    if (!sx_heap_has_descriptor(heap, name.block))
         return -ESTALE;
     if (!lock(heap))
         return -EPERM;
@@ -342,6 +437,8 @@ int sx_heap_block_at(const sx_heap_t *heap, const void *address, uint32_t *block
         return 0;
     uint64_t at = (uint64_t)((const char *)address - heap->data);
     uint32_t extent = (uint32_t)(at / SX_EXTENT_BYTES);
+    if (extent >= sx_load_relaxed(&heap->header->extent_high))
+        return 0;
     uint64_t word = sx_load_acquire(&heap->owners[extent]);
     unsigned kind = SX_EXTENT_KIND(word);
     *block = SX_EXTENT_HEAD(word) * SX_EXTENT_BLOCKS;

@@ -5,7 +5,7 @@
  *   maps or attaches anything. Everything here may be called from any thread, with or without the GIL; nothing calls Python.
  * Assumptions: one heap a process. fork goes through the hooks of fork.h; a child that did not is without identity (slot 0), and
  *   for it every call is harmless and does nothing, or -EPERM.
- * Lock order: only `mutex`, which is never held while pages are provided or a block is zeroed.
+ * Lock order: only `mutex`, which is never held while pages of data are provided or a block is zeroed.
  */
 #ifndef SX_HEAP_H
 #define SX_HEAP_H
@@ -60,8 +60,16 @@ typedef struct {
     uint32_t block; /* number in the heap: extent * SX_EXTENT_BLOCKS + number in the extent */
 } sx_name_t;
 
-int sx_heap_create(sx_heap_t *heap, uint64_t data_bytes);             /* a new segment; halves data_bytes until it maps */
-int sx_heap_attach(sx_heap_t *heap, int fd, uint32_t reserved_slot);  /* reserved_slot 0: any */
+int sx_heap_create(sx_heap_t *heap, int kind, uint64_t data_bytes); /* a new segment; halves data_bytes until it maps */
+/* The heap that this process was given, see sx_segment_attach(). reserved_slot 0: any. */
+int sx_heap_attach(sx_heap_t *heap, int kind, int number, uint32_t reserved_slot);
+int sx_heap_open(sx_heap_t *heap, const char *name); /* by kernel name; codes as of sx_segment_open() */
+/* To look at, without a part in it: only sx_heap_info() and the header may be used. sx_heap_close() ends it. */
+int sx_heap_peek(sx_heap_t *heap, const char *name);
+void sx_heap_close(sx_heap_t *heap);
+uint64_t sx_heap_default_limit(const sx_heap_t *heap); /* 80 % of the memory, or what the segment can have, if that is less */
+/* When this process ends and no other has a part in the heap, the segment's name goes, if it is of a kind that has one. */
+void sx_heap_unlink_at_exit(sx_heap_t *heap);
 
 enum { SX_ZERO = 1, SX_PLAIN = 2 }; /* its bytes read as zero; made for code that did not ask for shared memory */
 /* A block of at least `bytes`, held once by this process. -ENOMEM: limit or memory reached. */
@@ -107,6 +115,8 @@ typedef struct {
 } sx_heap_info_t;
 void sx_heap_info(sx_heap_t *heap, sx_heap_info_t *info);
 
+uint32_t sx_heap_pids(const sx_heap_t *heap, uint32_t pids[SX_PROCESSES]); /* who takes part; how many */
+
 /* The invariants of layout.h, executed. quiet: nothing is going on in any process. NULL, or what is broken. */
 const char *sx_heap_check(sx_heap_t *heap, int quiet);
 
@@ -120,6 +130,12 @@ static inline uint32_t sx_extent_high(const sx_heap_t *heap) {
 static inline uint32_t sx_block_high(const sx_heap_t *heap, uint32_t extent) {
     uint32_t high = sx_load_acquire(&heap->extents[extent].block_high);
     return high < SX_EXTENT_BLOCKS ? high : SX_EXTENT_BLOCKS;
+}
+/* Whether there is a descriptor of this number that may be looked at: a name comes from outside. */
+static inline int sx_heap_has_descriptor(const sx_heap_t *heap, uint32_t block) {
+    uint32_t extent = block / SX_EXTENT_BLOCKS;
+    return extent < sx_load_acquire(&heap->header->extent_high) &&
+           block % SX_EXTENT_BLOCKS < sx_load_acquire(&heap->extents[extent].described);
 }
 /* The extents that a block of whole extents takes, those that are there. */
 static inline uint32_t sx_extent_end(const sx_heap_t *heap, uint32_t head) {
@@ -141,6 +157,10 @@ void sx_extent_collect(sx_heap_t *heap, uint64_t look);     /* what others have 
 void sx_extent_adopt(sx_heap_t *heap, uint32_t slot, uint32_t incarnation);
 /* extent.c: without the mutex. */
 void sx_extent_freed(sx_heap_t *heap, uint32_t block);      /* this process's try_free made it FREE */
+/* pages.c: memory for the tables, with or without the mutex. 0, -ENOMEM. */
+int sx_tables_reach(sx_heap_t *heap, uint32_t extent);                   /* owner word and record of an extent, and extent_high */
+int sx_tables_mark(sx_heap_t *heap, uint32_t extent, uint32_t how);      /* its marks; and its first descriptors */
+int sx_tables_describe(sx_heap_t *heap, uint32_t extent, uint32_t upto); /* its descriptors */
 /* pages.c: without the mutex. */
 int sx_pages_provide(sx_heap_t *heap, uint64_t at, uint64_t bytes, int zero); /* 0, -ENOMEM */
 void sx_pages_drop(sx_heap_t *heap, uint32_t extent, uint32_t first, uint32_t end); /* whole pages of a range that is mine alone */

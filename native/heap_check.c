@@ -1,6 +1,7 @@
 /* heap_check.c - the invariants of layout.h, executed. Reads only. */
 #include "heap.h"
 
+#include "owner.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -67,6 +68,9 @@ static const char *check_extent(sx_heap_t *heap, uint32_t extent, int quiet, uin
     uint32_t high = sx_block_high(heap, extent), taken = 0, living = 0;
     const char *wrong = NULL;
     memset(used, 0, SX_EXTENT_GRANULES);
+    if (high > sx_load_acquire(&heap->extents[extent].described) ||
+        (kind == SX_EXTENT_ARENA && sx_load_acquire(&heap->extents[extent].marked) != SX_MARKED_ARENA))
+        return broken("E6 tables without memory", extent * SX_EXTENT_BLOCKS);
     for (uint32_t number = 0; number < high && !wrong; number++) {
         sx_block_t *block = sx_block_of(heap, extent * SX_EXTENT_BLOCKS + number);
         unsigned state = SX_STATE(sx_load_acquire(&block->state));
@@ -120,6 +124,9 @@ const char *sx_heap_check(sx_heap_t *heap, int quiet) {
         wrong = check_tickets(heap);
     if (!wrong)
         wrong = sx_runs_check(&heap->runs);
+    for (uint32_t slot = 0; slot < SX_SLOTS && quiet && !wrong; slot += 2)
+        if (sx_load_acquire(&heap->slots[slot].providing))
+            wrong = "E7 a slot that goes on providing";
     pthread_mutex_unlock(&heap->mutex);
     free(used);
     return wrong;
@@ -145,4 +152,15 @@ void sx_heap_info(sx_heap_t *heap, sx_heap_info_t *info) {
     }
     for (uint32_t slot = 2; slot < SX_SLOTS; slot += 2)
         info->processes += SX_SLOT_STATE(sx_load_acquire(&heap->slots[slot].word)) == SX_SLOT_OWNED;
+}
+
+uint32_t sx_heap_pids(const sx_heap_t *heap, uint32_t pids[SX_PROCESSES]) {
+    uint32_t count = 0;
+    for (uint32_t slot = 2; slot < SX_SLOTS; slot += 2) {
+        uint64_t word = sx_load_acquire(&heap->slots[slot].word);
+        if (SX_SLOT_STATE(word) == SX_SLOT_OWNED &&
+            !sx_process_is_dead(SX_SLOT_PID(word), sx_load_acquire(&heap->slots[slot].start_time)))
+            pids[count++] = SX_SLOT_PID(word);
+    }
+    return count;
 }

@@ -26,7 +26,11 @@
  *   E2  a LIVE block's first granule is marked in `heads`, and head_block there is its number
  *   E3  the owner of an extent that has a LIVE block is a slot that is OWNED or REAPING with that incarnation
  *   E4  a TAIL of a LIVE block lies within the span of its head
+ *   E6  tables have memory before anybody looks at them: owners and records of the extents below extent_high, marks as `marked`
+ *       says, descriptors below `described`, and block_high <= described. Else a full /dev/shm would be a SIGBUS there. Each of
+ *       these is raised after the memory was had: a process killed in between leaves too little said, and it is asked for again
  *   E5  a holder bit is set only for a slot that is not FREE (an outbox bit: its worker's slot)
+ *   E7  resident + what the slots are providing <= bytes_limit, whenever somebody has found that there was room
  *   Q1  LIVE <=> some holder bit or some open ticket          (no leak, no premature free)
  *   Q2  IDLE, FREE => no holder bit
  *   Q3  each LIVE block that this process's table counts has this process's bit, and no other has
@@ -40,7 +44,7 @@
 #include <assert.h>
 #include <stddef.h>
 
-#define SX_MAGIC 0x3363657865786d68ull /* changes with the layout */
+#define SX_MAGIC 0x3463657865786d68ull /* its highest byte changes with the layout */
 #define SX_PAGE_BYTES ((uint64_t)2 << 20)
 #define SX_EXTENT_BYTES ((uint64_t)32 << 20)
 #define SX_EXTENT_PAGES (SX_EXTENT_BYTES / SX_PAGE_BYTES)
@@ -50,8 +54,10 @@
 #define SX_PAGE_GRANULES ((uint32_t)(SX_PAGE_BYTES / SX_GRANULE_BYTES))
 #define SX_HUGE_GRANULES (SX_EXTENT_GRANULES / 2) /* a larger block takes whole extents */
 #define SX_SLOTS 512u
+#define SX_PROCESSES (SX_SLOTS / 2)
 #define SX_HOLDER_WORDS (SX_SLOTS / 64)
 #define SX_TICKETS 4096u
+#define SX_MOST_EXTENTS (1u << 24) /* what a head takes in an owner word */
 
 /* ---- blocks ---------------------------------------------------------------------------------------------------------- */
 
@@ -102,7 +108,8 @@ typedef struct {
     sx_atomic32_t waiting; /* it sleeps, or is about to */
     sx_atomic32_t core;    /* plus one, where it fell asleep (place.h) */
     sx_atomic32_t moved;
-    uint32_t unused[3];
+    sx_atomic32_t providing; /* small pages that it has found room for under bytes_limit and is asking the kernel for */
+    uint32_t unused[2];
 } sx_slot_t;
 static_assert(sizeof(sx_slot_t) == 64, "one cache line");
 
@@ -123,9 +130,14 @@ typedef struct {
     sx_atomic32_t span;       /* HUGE: extents of the block */
     sx_atomic32_t backed;     /* bit p: page p has memory behind it: it may be written without asking the kernel */
     sx_atomic64_t hints; /* bit b: look at the words [16 b, 16 b + 16) of marks.released */
-    uint64_t unused2[5];
+    sx_atomic32_t marked;    /* SX_MARKED_*: what of `marks` has memory */
+    sx_atomic32_t described; /* block descriptors below this have memory; block_high never passes it */
+    uint64_t unused2[4];
 } sx_extent_t;
 static_assert(sizeof(sx_extent_t) == 64, "one cache line");
+
+/* Of an extent whose blocks are HUGE only the first word of `released` is used. */
+enum { SX_MARKED_HUGE = 1, SX_MARKED_ARENA = 2 };
 
 typedef struct {
     sx_atomic64_t heads[SX_EXTENT_GRANULES / 64];    /* bit g: a block begins at granule g. The owner writes */

@@ -8,11 +8,13 @@ cdef extern from "heap.h" nogil:
         uint32_t slot
         uint32_t incarnation
     ctypedef struct sx_segment_t:
-        int fd
+        int kind
+        int number
         uint64_t bytes
         char *base
     ctypedef struct sx_header_t:
         uint64_t identity
+        uint32_t creator_pid
         uint64_t bytes_limit
         uint32_t huge_pages
     ctypedef struct sx_slot_t:
@@ -24,6 +26,7 @@ cdef extern from "heap.h" nogil:
         sx_slot_t *slots
         uint32_t extent_count
         int is_worker
+        int is_private
     ctypedef struct sx_name_t:
         uint64_t birth
         uint32_t block
@@ -41,11 +44,18 @@ cdef extern from "heap.h" nogil:
     enum:
         SX_ZERO
         SX_PLAIN
+        SX_PROCESSES
     sx_block_t *sx_block_of(const sx_heap_t *heap, uint32_t block)
     int sx_extent_is_mine(const sx_heap_t *heap, uint32_t extent)
     uint32_t sx_heap_count(sx_heap_t *heap, uint32_t block)
-    int sx_heap_create(sx_heap_t *heap, uint64_t data_bytes)
-    int sx_heap_attach(sx_heap_t *heap, int fd, uint32_t reserved_slot)
+    int sx_heap_create(sx_heap_t *heap, int kind, uint64_t data_bytes)
+    int sx_heap_attach(sx_heap_t *heap, int kind, int number, uint32_t reserved_slot)
+    int sx_heap_open(sx_heap_t *heap, const char *name)
+    int sx_heap_peek(sx_heap_t *heap, const char *name)
+    void sx_heap_close(sx_heap_t *heap)
+    uint32_t sx_heap_pids(const sx_heap_t *heap, uint32_t *pids)
+    uint64_t sx_heap_default_limit(const sx_heap_t *heap)
+    void sx_heap_unlink_at_exit(sx_heap_t *heap)
     int sx_heap_alloc(sx_heap_t *heap, uint64_t bytes, int flags, sx_name_t *name, char **start)
     int sx_heap_hold(sx_heap_t *heap, sx_name_t name)
     void sx_heap_hold_again(sx_heap_t *heap, uint32_t block)
@@ -71,12 +81,21 @@ cdef extern from "heap.h" nogil:
 cdef extern from "segment.h" nogil:
     char *sx_segment_borrow(const sx_segment_t *segment, uint64_t offset, uint64_t bytes, void **mapping, uint64_t *mapped)
     void sx_segment_give_back(void *mapping, uint64_t mapped)
-    uint64_t sx_segment_inode(const sx_segment_t *segment)
+    enum:
+        SX_KINDS
+        SX_POSIX
+        SX_NAME_BYTES
+    int sx_segment_name(const sx_segment_t *segment, char *text)
+    int sx_segment_is(const sx_segment_t *segment, const char *name)
+    int sx_segment_is_file(const sx_segment_t *segment)
     uint64_t sx_segment_resident(const sx_segment_t *segment)
-    const char *sx_segment_kind_name(const sx_segment_t *segment)
+    const char *sx_segment_kind_name(int kind)
+    void sx_segment_each(void (*visit)(void *context, int kind, const char *name) noexcept, void *context)
+    void sx_segment_sweep(int kind, void (*visit)(void *context, int kind, const char *name) noexcept, void *context)
 
 cdef extern from "owner.h" nogil:
     uint64_t sx_machine_memory()
+    int sx_process_command(uint32_t pid, char *text, size_t size)
     uint64_t sx_mapped_inode(const void *address)
 
 cdef extern from "slot.h" nogil:

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -16,7 +17,8 @@
 #define SYS_pidfd_open 434
 #endif
 
-static int read_file(const char *path, char *text, size_t size) {
+/* The number of bytes, behind which a zero stands, or -errno. */
+static int read_bytes(const char *path, char *text, size_t size) {
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
         return -errno;
@@ -25,7 +27,12 @@ static int read_file(const char *path, char *text, size_t size) {
     if (n < 0)
         return -EIO;
     text[n] = 0;
-    return 0;
+    return (int)n;
+}
+
+static int read_file(const char *path, char *text, size_t size) {
+    int n = read_bytes(path, text, size);
+    return n < 0 ? n : 0;
 }
 
 uint64_t sx_process_start_time(uint32_t pid) {
@@ -52,6 +59,16 @@ int sx_process_is_dead(uint32_t pid, uint64_t start_time) {
         dead = 1;
     uint64_t now = dead ? 0 : sx_process_start_time(pid);
     return dead || (now && start_time && now != start_time); /* 0: not known, and what is not known is not certain */
+}
+
+int sx_process_command(uint32_t pid, char *text, size_t size) {
+    char path[64];
+    snprintf(path, sizeof path, "/proc/%u/cmdline", pid);
+    int n = read_bytes(path, text, size);
+    for (int i = 0; i < n - 1; i++)
+        if (!text[i])
+            text[i] = ' ';
+    return n < 0 ? n : 0;
 }
 
 uint64_t sx_mapped_inode(const void *address) {
@@ -103,6 +120,15 @@ static uint64_t cgroup_limit(void) {
         }
     }
     return limit;
+}
+
+uint64_t sx_address_room(void) {
+    struct rlimit limit;
+    char text[256];
+    if (getrlimit(RLIMIT_AS, &limit) || limit.rlim_cur == RLIM_INFINITY || read_file("/proc/self/statm", text, sizeof text))
+        return UINT64_MAX;
+    uint64_t used = strtoull(text, NULL, 10) * (uint64_t)sysconf(_SC_PAGESIZE);
+    return limit.rlim_cur > used ? limit.rlim_cur - used : 0;
 }
 
 uint64_t sx_machine_memory(void) {

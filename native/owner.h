@@ -3,6 +3,7 @@
 #ifndef SX_OWNER_H
 #define SX_OWNER_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 /* Start time of a process in clock ticks since boot; 0 if it cannot be read: no such process, no /proc, no descriptor left. */
@@ -12,9 +13,13 @@ uint64_t sx_process_start_time(uint32_t pid);
  * no death). */
 int sx_process_is_dead(uint32_t pid, uint64_t start_time);
 
+/* Its command line, with spaces between the words. -ESRCH and the like. */
+int sx_process_command(uint32_t pid, char *text, size_t size);
+
 /* Inode of the file that is mapped at this address of this process; 0: none, or it cannot be known. */
 uint64_t sx_mapped_inode(const void *address);
 
+uint64_t sx_address_room(void);   /* bytes of addresses that this process may still map (ulimit -v); UINT64_MAX: no limit */
 uint64_t sx_machine_memory(void); /* bytes: the smaller of physical memory and the cgroup's limit */
 
 #endif

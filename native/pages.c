@@ -9,13 +9,103 @@
 #include "slot.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <string.h>
 
 #define ALL_PAGES ((1u << SX_EXTENT_PAGES) - 1)
 
-static int is_within_limit(sx_heap_t *heap, uint64_t more) {
-    return sx_segment_resident(&heap->segment) + more <= sx_load_relaxed(&heap->header->bytes_limit);
+/* ---- the bound ------------------------------------------------------------------------------------------------------------- */
+
+#define SMALL_PAGE 4096u
+#define YIELDS 100
+
+static uint64_t being_provided(const sx_heap_t *heap) {
+    uint32_t high = sx_load_acquire(&heap->header->slot_high);
+    uint64_t pages = 0;
+    for (uint32_t slot = 2; slot < high && slot < SX_SLOTS; slot += 2)
+        pages += sx_load_acquire(&heap->slots[slot].providing);
+    return pages;
 }
+
+static void end_providing(const sx_heap_t *heap, uint64_t bytes) {
+    SX_STEP();
+    sx_add_acq_rel(&heap->slots[heap->me->slot].providing, 0u - (uint32_t)((bytes + SMALL_PAGE - 1) / SMALL_PAGE));
+}
+
+/* Is there room for so many bytes more? Then it is kept until end_providing(): to look and then to ask the kernel would let two
+ * processes pass who see the same last page. Each says what it is about to take, then adds up what all say, and then asks what is
+ * resident: who is in between is counted twice and never not at all. Two who refuse each other look again; a process that is stopped
+ * in between keeps its pages until it is reaped, so nobody looks for ever. */
+static int begin_providing(const sx_heap_t *heap, uint64_t bytes) {
+    uint32_t pages = (uint32_t)((bytes + SMALL_PAGE - 1) / SMALL_PAGE);
+    for (int tries = 0;; tries++) {
+        SX_STEP();
+        sx_add_acq_rel(&heap->slots[heap->me->slot].providing, pages);
+        sx_fence_seq_cst(); /* SYNC POINT providing: with the same fence of each other process */
+        uint64_t all = being_provided(heap);
+        if (sx_segment_resident(&heap->segment) + all * SMALL_PAGE <= sx_load_relaxed(&heap->header->bytes_limit))
+            return 0;
+        end_providing(heap, bytes);
+        if (all == pages || tries == YIELDS)
+            return -ENOMEM;
+        sched_yield();
+    }
+}
+
+/* ---- tables ---------------------------------------------------------------------------------------------------------------- */
+
+#define FIRST_DESCRIPTORS 32u /* a small page */
+#define MORE_DESCRIPTORS 512u
+
+static void raise_to(sx_atomic32_t *mark, uint32_t to) {
+    uint32_t seen = sx_load_acquire(mark);
+    SX_STEP();
+    while (seen < to && !sx_cas_acq_rel(mark, &seen, to))
+        ;
+}
+
+static int reserve(const sx_heap_t *heap, const void *start, uint64_t bytes) {
+    if (begin_providing(heap, bytes))
+        return -ENOMEM;
+    SX_STEP();
+    int code = sx_segment_reserve(&heap->segment, (uint64_t)((const char *)start - heap->segment.base), bytes) ? -ENOMEM : 0;
+    end_providing(heap, bytes);
+    return code;
+}
+
+int sx_tables_reach(sx_heap_t *heap, uint32_t extent) {
+    uint32_t high = sx_extent_high(heap);
+    if (extent < high)
+        return 0;
+    uint64_t more = extent + 1 - high;
+    if (reserve(heap, &heap->owners[high], more * sizeof *heap->owners) || reserve(heap, &heap->extents[high], more * sizeof *heap->extents))
+        return -ENOMEM;
+    raise_to(&heap->header->extent_high, extent + 1);
+    return 0;
+}
+
+int sx_tables_mark(sx_heap_t *heap, uint32_t extent, uint32_t how) {
+    sx_marks_t *marks = &heap->marks[extent];
+    if (sx_load_acquire(&heap->extents[extent].marked) < how) {
+        if (how == SX_MARKED_ARENA ? reserve(heap, marks, sizeof *marks) : reserve(heap, marks->released, sizeof *marks->released))
+            return -ENOMEM;
+        raise_to(&heap->extents[extent].marked, how);
+    }
+    return sx_tables_describe(heap, extent, 1);
+}
+
+int sx_tables_describe(sx_heap_t *heap, uint32_t extent, uint32_t upto) {
+    uint32_t has = sx_load_acquire(&heap->extents[extent].described);
+    if (upto <= has)
+        return 0;
+    uint64_t to = upto <= FIRST_DESCRIPTORS ? FIRST_DESCRIPTORS : SX_ALIGN(upto, MORE_DESCRIPTORS);
+    if (reserve(heap, sx_block_of(heap, extent * SX_EXTENT_BLOCKS + has), (to - has) * sizeof(sx_block_t)))
+        return -ENOMEM;
+    raise_to(&heap->extents[extent].described, (uint32_t)to);
+    return 0;
+}
+
+/* ---- data ------------------------------------------------------------------------------------------------------------------ */
 
 /* Removes the populated pages that lie wholly in [first, end) granules of an extent. Nobody but the caller may use the range. */
 static void remove_pages(sx_heap_t *heap, uint32_t extent, uint32_t first, uint32_t end);
@@ -77,17 +167,29 @@ static void take_idle_page_of_mine(sx_heap_t *heap) {
 static int provide(sx_heap_t *heap, uint64_t at) {
     take_idle_page(heap);
     take_idle_page_of_mine(heap);
-    if (!is_within_limit(heap, SX_PAGE_BYTES)) {
+    int code = begin_providing(heap, SX_PAGE_BYTES);
+    if (code) {
         sx_fork_poll(heap);
         sx_slot_reap_dead(heap); /* children of fork, and strangers: no pool tells that they are dead */
         sx_heap_sweep(heap);
-        if (!is_within_limit(heap, SX_PAGE_BYTES))
-            sx_heap_trim(heap);
-        if (!is_within_limit(heap, SX_PAGE_BYTES))
-            return -ENOMEM;
+        code = begin_providing(heap, SX_PAGE_BYTES);
     }
+    if (code) {
+        sx_heap_trim(heap);
+        code = begin_providing(heap, SX_PAGE_BYTES);
+    }
+    if (code)
+        return code;
     uint32_t tried = sx_load_relaxed(&heap->header->huge_pages), huge = tried;
-    int code = sx_segment_populate(&heap->segment, (uint64_t)(heap->data - heap->segment.base) + at, &huge);
+    uint64_t offset = (uint64_t)(heap->data - heap->segment.base) + at;
+    SX_STEP();
+    code = sx_segment_populate(&heap->segment, offset, &huge);
+    if (code) { /* the machine or /dev/shm is full: as at the bound */
+        sx_heap_sweep(heap);
+        sx_heap_trim(heap);
+        code = sx_segment_populate(&heap->segment, offset, &huge);
+    }
+    end_providing(heap, SX_PAGE_BYTES);
     if (huge != tried)
         sx_store_relaxed(&heap->header->huge_pages, huge); /* a hint: whichever process writes last is right enough */
     return code ? -ENOMEM : 0;

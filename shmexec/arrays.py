@@ -7,7 +7,6 @@ it, in any process, is gone. There is nothing to close, and an array outlives th
 import contextvars
 import math
 import operator
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, SupportsIndex, cast
@@ -16,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from shmexec import _core
-from shmexec.errors import NotShareable, SharedMemoryFull, StaleName
+from shmexec.errors import NotShareable, SharedMemoryFull
 
 Order = Literal["C", "F"]
 KeepOrder = Literal["K", "A", "C", "F"]
@@ -34,7 +33,8 @@ class KernelName:
     Attributes
     ----------
     segment : str
-        Path and inode of the segment, as ``/proc/<pid>/fd/<n>:<inode>``.
+        Where the segment is, and what tells it from a later one there: ``/proc/<pid>/fd/<n>:<inode>``,
+        ``sysv-<id>:<identity>`` or ``/shmexec-<pid>-<start time>:<inode>``.
     block, birth : int
         The block in the segment, and which of its lives.
     offset : int
@@ -65,9 +65,9 @@ class HeapInfo:
     Attributes
     ----------
     kind : str
-        Of the kernel segment: ``"memfd"``.
+        Of the kernel segment: ``"memfd"``, ``"sysv"`` or ``"posix"``.
     kernel_name : str
-        Path and inode of the segment.
+        Of the segment; see `KernelName.segment`.
     bytes_in_use : int
         In blocks that some process holds.
     bytes_resident : int
@@ -322,27 +322,19 @@ def attach(name: KernelName) -> NDArray[Any]:
     """
     if not isinstance(name, KernelName):
         raise TypeError(f"attach takes what name_of returned, not {type(name).__name__}")
-    segment = re.fullmatch(r"(/proc/\d+/fd/\d+):(\d+)", name.segment)
-    if not segment:
-        raise StaleName(f"{name.segment!r} is not the name of a segment")
     if not isinstance(name.dtype, np.dtype) or name.dtype.hasobject or len(name.strides) != len(name.shape):
         raise ValueError(f"{name!r} is the name of no array")
-    path, inode = segment[1], int(segment[2])
-    try:
-        return _core.foreign_array(
-            path,
-            inode,
-            name.block,
-            name.birth,
-            name.offset,
-            name.dtype,
-            name.shape,
-            name.strides,
-            name.writeable,
-            False,
-        )
-    except FileNotFoundError as error:
-        raise StaleName(f"{path} is gone: the process that gave this name has ended, or closed it") from error
+    return _core.foreign_array(
+        name.segment,
+        name.block,
+        name.birth,
+        name.offset,
+        name.dtype,
+        name.shape,
+        name.strides,
+        name.writeable,
+        False,
+    )
 
 
 class shared_allocation:

@@ -64,11 +64,11 @@ def _is_tracker(command):
 
 def descriptors():
     """What this process has open, but for what lives as long as it does: the heap and the resource tracker's pipe."""
-    heap = int(shmexec.heap_info().kernel_name.rpartition(":")[0].rpartition("/")[2])
+    heap = _core.heap_descriptors()
     tracker = getattr(resource_tracker._resource_tracker, "_fd", None)
     found = {}
     for entry in os.listdir("/proc/self/fd"):
-        if int(entry) not in (heap, tracker):
+        if int(entry) not in (*heap, tracker):
             try:
                 found[int(entry)] = os.readlink(f"/proc/self/fd/{entry}")
             except FileNotFoundError:
@@ -82,13 +82,26 @@ def _blocks():
     return shmexec.heap_info().blocks
 
 
-def _files():
-    """Of ours in /dev/shm: not those of processes that have nothing to do with this run."""
-    return {name for name in os.listdir("/dev/shm") if "shmexec" in name and not _is_strangers(name)}
+def _segments():
+    """Names of POSIX heaps and ids of System V segments: what does not go by itself when everybody is killed.
+
+    What the next heap would remove, of owners that were killed, is removed. Those of other programs are not ours.
+    """
+    _core.sweep_segments()
+    names = os.listdir("/dev/shm") if os.path.isdir("/dev/shm") else []
+    found = {name for name in names if "shmexec" in name and not _is_strangers(name.partition("-")[2].partition("-")[0])}
+    table = Path("/proc/sysvipc/shm")
+    rows = table.read_text().splitlines()[1:] if table.exists() else []
+    return found | {f"System V {row.split()[1]}" for row in rows if _is_ours(*row.split()[:8])}
 
 
-def _is_strangers(name):
-    pid = name.partition("-")[2].partition("-")[0]
+def _is_ours(key, _id, mode, _size, creator, _last, attached, user):
+    """A removed segment that somebody has attached, or one that was never removed, made by a process of this run."""
+    is_heap = int(key) >> 16 == 0x5358 or (int(mode, 8) & 0o1000 and int(attached))
+    return is_heap and int(user) == os.geteuid() and not _is_strangers(creator)
+
+
+def _is_strangers(pid):
     try:
         return (
             pid.isdigit()
@@ -101,14 +114,14 @@ def _is_strangers(name):
 
 @pytest.fixture(autouse=True)
 def nothing_left(request):
-    """After the test: no process, thread, descriptor, block or file in /dev/shm that was not there before."""
+    """After the test: no process, thread, descriptor, block or kernel segment that was not there before."""
     if "demo" in Path(str(request.node.fspath)).parts:
         yield
         return
     shmexec.empty(1)  # the heap is there
     blocks, opened = _blocks(), descriptors()
     threads = set(threading.enumerate())
-    files = _files()
+    segments = _segments()
     yield
     request.node.funcargs.clear()  # pytest holds them until later
     if request.node.stash.get(_FAILED, False):
@@ -118,7 +131,7 @@ def nothing_left(request):
         "threads": [thread for thread in threading.enumerate() if thread not in threads],
         "descriptors": {n: name for n, name in descriptors().items() if opened.get(n) != name},
         "blocks": max(0, _blocks() - blocks),
-        "files in /dev/shm": sorted(_files() - files),
+        "segments": sorted(_segments() - segments),
         "broken invariant": _core.check_heap(True),
     }
     assert not any(left.values()), f"left over: { {what: which for what, which in left.items() if which} }"

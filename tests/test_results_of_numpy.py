@@ -225,7 +225,7 @@ NUMPY_TESTS = """
 import sys, threading, numpy as np, pytest
 from shmexec import _core
 
-_core.open_heap()
+_core.heap_address()
 _core.open_allocator(int(sys.argv[1]))
 assert _core.install_task_handler()
 _core.task_allocation(True)

@@ -16,6 +16,7 @@ Some facts about multiprocessing (CPython 3.11 to 3.14)
 What this means for us
     The reducer of arrays stands in that one table. A child finds its parent's heap in its `_config`: were it to make
     one of its own, what it sends would be lost with it, since a heap ends with the last process that has it.
+    A heap of System V memory has no descriptor that would keep it: a child takes part in it as it starts.
 """
 
 import logging
@@ -70,11 +71,12 @@ class Heritage:
     """What a process hands to its children in its `_config`: the heap, and that arrays go by name."""
 
     def __reduce__(self) -> Reduced:
-        return _inherit, (_reduction.DupFd(_core.heritage()),)
+        kind, number = _core.heritage()
+        return _inherit, (kind, _reduction.DupFd(number) if _core.is_descriptor(kind) else number)
 
 
-def _inherit(descriptor: Any) -> Heritage:
-    _core.offer_heap(descriptor.detach())
+def _inherit(kind: int, number: Any) -> Heritage:
+    _core.offer_heap(kind, number.detach() if _core.is_descriptor(kind) else number)
     register_multiprocessing()
     return Heritage()
 

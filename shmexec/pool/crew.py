@@ -79,7 +79,12 @@ class Crew:
         try:
             channel = _core.Channel.create(slot)
             head = WorkerHead(
-                slot, channel.name, self._hub.name, self._settings.max_tasks, self._settings.shared_results
+                _core.heap_address(),
+                slot,
+                channel.name,
+                self._hub.name,
+                self._settings.max_tasks,
+                self._settings.shared_results,
             )
             process = self._launch(head, f"SharedExecutor-{number}", as_replacement)
         except BaseException:
@@ -90,7 +95,7 @@ class Crew:
     def _launch(self, head: WorkerHead, name: str, as_replacement: bool) -> WorkerProcess:
         settings = self._settings
         job = DeferredJob(head, WorkerJob(settings.initializer, settings.initargs, settings.finalizer))
-        fds = (_core.open_heap(), self._hub.event)
+        fds = (*_core.heap_descriptors(), self._hub.event)
         if as_replacement and self._replacer is not self._launcher:
             try:
                 return self._replacer.start(_ENTRY, job, name=name, fds=fds)

@@ -13,6 +13,7 @@ import contextlib
 import io
 import os
 import pickle
+import tempfile
 from collections.abc import Callable, Iterator
 from multiprocessing import context, process, reduction, spawn
 from typing import Any, ClassVar
@@ -140,7 +141,7 @@ def write_payload(factory: str, request: StartRequest, *, environment: bool) -> 
         reduction.dump(dict(os.environ), buffer)
     reduction.dump(preparation_data(request.name), buffer)
     reduction.dump(WorkerByName(factory, request), buffer)
-    payload = os.memfd_create(f"shmexec-{request.name}"[:200])
+    payload = _nameless_file(f"shmexec-{request.name}"[:200])
     try:
         with open(payload, "wb", closefd=False) as file:
             file.write(buffer.getbuffer())
@@ -149,6 +150,14 @@ def write_payload(factory: str, request: StartRequest, *, environment: bool) -> 
         os.close(payload)
         raise
     return payload
+
+
+def _nameless_file(name: str) -> int:
+    try:
+        return os.memfd_create(name)
+    except OSError:  # a sandbox without it: a file on disk, which has no name either
+        with tempfile.TemporaryFile() as file:
+            return os.dup(file.fileno())
 
 
 def next_identity() -> tuple[int, ...]:

@@ -84,9 +84,10 @@ class Cost:
 class WorkerHead:
     """Where a worker finds its heap, its channel and its parent: known before anything of the user's is loaded.
 
-    Its two descriptors, of the heap and of the parent's event, come beside it.
+    Its descriptors, of the heap (but System V memory has none) and of the parent's event, come beside it.
     """
 
+    heap: tuple[int, int]
     slot: int
     channel: tuple[int, int]
     hub: tuple[int, int]

@@ -35,9 +35,10 @@ _LOOK_AGAIN = 10_000_000  # nanoseconds
 def run(job: DeferredJob, fds: list[int]) -> None:
     """The life of a worker: what `shmexec.worker.bootstrap` calls."""
     main_module.note_inherited()
-    heap, event = fds
+    *heap, event = fds
     head: WorkerHead = job.head
-    _core.attach_heap(heap, head.slot)
+    kind, number = head.heap
+    _core.attach_heap(kind, heap[0] if heap else number, head.slot)
     channel = _core.Channel.open(*head.channel)
     _core.open_allocator(_core.threshold())
     if head.shared_results:

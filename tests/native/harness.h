@@ -132,16 +132,26 @@ static void yield_at_steps(void) {
 
 /* ---- heaps -------------------------------------------------------------------------------------------------------------- */
 
+static int kind_of_test(void) {
+    const char *wanted = getenv("SHMEXEC_SEGMENT");
+    for (int kind = 1; wanted && kind <= SX_KINDS; kind++)
+        if (!strcmp(sx_segment_kind_name(kind), wanted))
+            return kind;
+    return SX_MEMFD;
+}
+
 static void create(sx_heap_t *heap, uint64_t extents) {
-    int code = sx_heap_create(heap, extents * SX_EXTENT_BYTES);
+    int code = sx_heap_create(heap, kind_of_test(), extents * SX_EXTENT_BYTES);
     CHECK(code == 0, "create %d", code);
     CHECK(heap->extent_count == extents);
 }
 
 static int try_join(sx_heap_t *heap, const sx_heap_t *other, uint32_t reserved) {
-    int fd = fcntl(other->segment.fd, F_DUPFD_CLOEXEC, 0);
-    CHECK(fd >= 0);
-    return sx_heap_attach(heap, fd, reserved);
+    int number = other->segment.number;
+    if (sx_segment_is_file(&other->segment))
+        number = fcntl(number, F_DUPFD_CLOEXEC, 0);
+    CHECK(number >= 0);
+    return sx_heap_attach(heap, other->segment.kind, number, reserved);
 }
 
 static void join(sx_heap_t *heap, const sx_heap_t *other, uint32_t reserved) {

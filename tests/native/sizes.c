@@ -144,8 +144,12 @@ static void a_page_that_was_refused_is_not_handed_out(void) {
 
 /* Writing to a page without memory behind it may end in SIGBUS. */
 static int is_backed(sx_name_t name) {
-    off_t at = (off_t)(sx_heap_start(&heap, name.block) - heap.segment.base), bytes = (off_t)sx_heap_size(&heap, name.block);
-    return lseek(heap.segment.fd, at, SEEK_DATA) == at && lseek(heap.segment.fd, at, SEEK_HOLE) >= at + bytes;
+    uint64_t small = (uint64_t)sysconf(_SC_PAGESIZE), from = (uint64_t)(sx_heap_start(&heap, name.block) - heap.segment.base) / small * small;
+    uint64_t to = (uint64_t)(sx_heap_start(&heap, name.block) - heap.segment.base) + sx_heap_size(&heap, name.block);
+    for (unsigned char is; from < to; from += small)
+        if (mincore(heap.segment.base + from, small, &is) || !(is & 1))
+            return 0;
+    return 1;
 }
 
 static void what_is_handed_out_is_backed_whoever_was_killed(void) {
@@ -176,6 +180,55 @@ static void what_is_handed_out_is_backed_whoever_was_killed(void) {
         sx_heap_release(&heap, own.block);
         sx_heap_release(&heap, other.block);
     }
+    expect_quiet(&heap, 0);
+}
+
+/* Two who ask for the last page at once: one gets it, whatever the other does in between. */
+static sx_heap_t second;
+static int second_got;
+static uint64_t second_at;
+static sx_name_t seconds_name;
+
+static void second_asks(void) {
+    char *start;
+    if (++steps != second_at)
+        return;
+    on_step = NULL;
+    second_got = sx_heap_alloc(&second, 3 << 20, 0, &seconds_name, &start) == 0;
+}
+
+static void two_at_the_bound_do_not_pass_it(void) {
+    uint64_t limit = sx_load_relaxed(&heap.header->bytes_limit), one_by_one = 0;
+    int reached = 1;
+    join(&second, &heap, 0);
+    sx_name_t mine = alloc(&heap, 5), others = alloc(&second, 5); /* each has an extent, and tables */
+    for (second_at = 1; reached; second_at++) {
+        sx_name_t name;
+        char *start;
+        sx_heap_trim(&heap);
+        sx_heap_trim(&second);
+        set_limit(SX_PAGE_BYTES + 4096);
+        steps = 0;
+        second_got = 0;
+        on_step = second_asks;
+        int got = sx_heap_alloc(&heap, 3 << 20, 0, &name, &start) == 0;
+        reached = !on_step;
+        on_step = NULL;
+        CHECK(sx_segment_resident(&heap.segment) <= sx_load_relaxed(&heap.header->bytes_limit), "step %llu",
+              (unsigned long long)second_at);
+        CHECK(!(got && second_got), "step %llu", (unsigned long long)second_at);
+        one_by_one += second_got;
+        if (second_got)
+            sx_heap_release(&second, seconds_name.block);
+        if (got)
+            sx_heap_release(&heap, name.block);
+    }
+    CHECK(one_by_one > 0, "of %llu", (unsigned long long)second_at);
+    sx_heap_release(&heap, mine.block);
+    sx_heap_release(&second, others.block);
+    sx_store_relaxed(&heap.header->bytes_limit, limit);
+    guard(&heap, second.me->slot);
+    CHECK(sx_slot_reap(&heap, second.me->slot) == 1);
     expect_quiet(&heap, 0);
 }
 
@@ -298,6 +351,7 @@ int main(int argc, char **argv) {
     a_limit_is_kept_and_the_heap_recovers();
     a_page_that_was_refused_is_not_handed_out();
     what_is_handed_out_is_backed_whoever_was_killed();
+    two_at_the_bound_do_not_pass_it();
     other_processes_make_room_when_asked();
     every_address_finds_its_block();
     garbage_names_are_stale();
