@@ -89,7 +89,9 @@ def _segments():
     """
     _core.sweep_segments()
     names = os.listdir("/dev/shm") if os.path.isdir("/dev/shm") else []
-    found = {name for name in names if "shmexec" in name and not _is_strangers(name.partition("-")[2].partition("-")[0])}
+    found = {
+        name for name in names if "shmexec" in name and not _is_strangers(name.partition("-")[2].partition("-")[0])
+    }
     table = Path("/proc/sysvipc/shm")
     rows = table.read_text().splitlines()[1:] if table.exists() else []
     return found | {f"System V {row.split()[1]}" for row in rows if _is_ours(*row.split()[:8])}
