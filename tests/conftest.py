@@ -64,6 +64,7 @@ def _is_tracker(command):
 
 def descriptors():
     """What this process has open, but for what lives as long as it does: the heap and the resource tracker's pipe."""
+    shmexec.heap_info()  # which lets go of the pipes of forks whose children are dead
     heap = _core.heap_descriptors()
     tracker = getattr(resource_tracker._resource_tracker, "_fd", None)
     found = {}
