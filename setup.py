@@ -18,7 +18,7 @@ core = Extension(
     depends=sorted(str(p) for p in Path("native").glob("*.[hp][xy]*")) + sorted(map(str, Path("native").glob("*.h"))),
     define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_22_API_VERSION"), ("NPY_TARGET_VERSION", "NPY_1_22_API_VERSION")],
     extra_compile_args=flags,
-    extra_link_args=["-pthread"],
+    extra_link_args=["-pthread", "-ldl"],
 )
 
 # always made anew: what one NumPy's declarations gave does not compile against an older one's headers

@@ -220,3 +220,12 @@ cdef extern from "outbox.h" nogil:
                           sx_posted_name_t *names)
     void sx_outbox_settle(sx_heap_t *heap, sx_outbox_t *outbox, sx_ring_t *ring)
     int sx_outbox_consume(sx_heap_t *heap, sx_channel_t *channel, const sx_message_t *message)
+
+cdef extern from "threads.h" nogil:
+    ctypedef struct sx_threads_t:
+        int openblas
+        int blis
+        int mkl
+        int openmp
+    uint32_t sx_usable_cores()
+    int sx_threads_limit(const sx_threads_t *threads)

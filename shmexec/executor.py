@@ -95,6 +95,9 @@ class SharedArrayProcessPoolExecutor(ProcessPoolExecutor):
         While a call runs, NumPy's allocator in the worker is the shared heap's, so what ordinary code returns goes by
         name. False: it is NumPy's own, and such results are copied once. For code that takes the memory of arrays away
         from NumPy.
+    worker_threads : int, optional
+        Threads that BLAS and OpenMP take in each worker. Default: what the environment says (``OMP_NUM_THREADS``,
+        ``OPENBLAS_NUM_THREADS`` and the like), else the CPUs that this process may use, divided by `max_workers`.
     max_bytes : int, optional
         Bound, in bytes, of the shared memory that this process tree takes, from 8 MiB up to the smaller of physical
         memory and the control group's limit. Default: 80 % of that. Calls wait for others to free memory.
@@ -122,6 +125,7 @@ class SharedArrayProcessPoolExecutor(ProcessPoolExecutor):
         finalizer: Callable[[], Any] | None = None,
         on_worker_death: Literal["replace", "break"] = "replace",
         shared_results: bool = True,
+        worker_threads: int | None = None,
         max_bytes: int | None = None,
     ) -> None:
         workers = checked_count("max_workers", max_workers)
@@ -134,14 +138,17 @@ class SharedArrayProcessPoolExecutor(ProcessPoolExecutor):
         if not isinstance(shared_results, (bool, np.bool_)):
             raise TypeError(f"shared_results must be True or False, not {type(shared_results).__name__}")
         limit = checked_count("max_bytes", max_bytes)
+        threads = checked_count("worker_threads", worker_threads)
         context, method = _checked_context(mp_context, tasks)
         if not isinstance(initargs, Iterable):
             raise TypeError(f"initargs must be a tuple, not {type(initargs).__name__}")
-        settings = WorkerSettings(method, initializer, tuple(initargs), finalizer, tasks, bool(shared_results))
+        self._max_workers = workers or len(os.sched_getaffinity(0))
+        settings = WorkerSettings(
+            method, initializer, tuple(initargs), finalizer, tasks, bool(shared_results), threads, self._max_workers
+        )
         if limit is not None:
             _core.set_limit(_checked_limit(limit))
         self._counts_items = tasks is None  # else a worker's end comes after so many items
-        self._max_workers = workers or len(os.sched_getaffinity(0))
         self._mp_context = context
         self._pool = Pool(self._max_workers, settings, breaks=on_worker_death == "break")
         self._submit_atoms: Callable[[Callable[..., Any], tuple[Any, ...]], CallFuture | None] = self._pool.desk.submit

@@ -18,6 +18,7 @@ from shmexec.pickling.functions import shipped
 from shmexec.pickling.main_module import track_classes
 from shmexec.pickling.pickler import array_reducer
 from shmexec.pool.launcher import Launcher, WorkerProcess
+from shmexec.pool.threads import variables
 from shmexec.transport.launch import DeferredJob
 from shmexec.transport.messages import Kind, WorkerHead, WorkerJob
 
@@ -52,6 +53,8 @@ class WorkerSettings:
     finalizer: Callable[[], Any] | None
     max_tasks: int | None
     shared_results: bool
+    threads: int | None = None
+    max_workers: int = 1
 
 
 class Crew:
@@ -75,6 +78,8 @@ class Crew:
     def start(self, *, as_replacement: bool = False) -> Worker:
         """A new worker, which comes up by itself. Raises OSError."""
         number = next(self._numbers)
+        settings = self._settings
+        chosen = variables(settings.threads, settings.max_workers, os.environ)
         slot = _core.reserve_slot()
         try:
             channel = _core.Channel.create(slot)
@@ -83,8 +88,9 @@ class Crew:
                 slot,
                 channel.name,
                 self._hub.name,
-                self._settings.max_tasks,
-                self._settings.shared_results,
+                settings.max_tasks,
+                settings.shared_results,
+                tuple(chosen.items()),
             )
             process = self._launch(head, f"SharedExecutor-{number}", as_replacement)
         except BaseException:
@@ -98,12 +104,14 @@ class Crew:
         fds = (*_core.heap_descriptors(), self._hub.event)
         if as_replacement and self._replacer is not self._launcher:
             try:
-                return self._replacer.start(_ENTRY, job, name=name, fds=fds)
+                return self._replacer.start(_ENTRY, job, name=name, fds=fds, variables=dict(head.variables))
             except (RuntimeError, TypeError):
                 pass  # initargs that can only be inherited, as a lock of the fork context: then it must be a fork
         if self._settings.method == "fork":
             track_classes()
-        return self._launcher.start(_ENTRY, job, name=name, fds=fds, fork_guard=_as_worker(head.slot))
+        return self._launcher.start(
+            _ENTRY, job, name=name, fds=fds, fork_guard=_as_worker(head.slot), variables=dict(head.variables)
+        )
 
     def bury(self, worker: Worker) -> int | None:
         """Take back all that a dead worker held; its exit code."""

@@ -25,8 +25,10 @@ from typing import Any
 from shmexec.pool.worker_process import open_pidfd
 from shmexec.transport.launch import receive_with_descriptors
 
+# BLAS has no thread of its own in the server; each worker asks for as many as it may have (shmexec/worker/threads.py)
 COMMAND = """\
-import sys
+import os, sys
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
 sys.path[:] = {path!r}
 from shmexec.worker.zygote import main
 main({control}, {owner}, {preload!r})

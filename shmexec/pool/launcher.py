@@ -28,7 +28,7 @@ What this means for us
 import contextlib
 import os
 import pkgutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from multiprocessing import process, resource_tracker, spawn, util
 from typing import Any, Self
@@ -91,6 +91,7 @@ class Launcher:
         name: str,
         fds: Sequence[int] = (),
         fork_guard: AbstractContextManager[None] | None = None,
+        variables: Mapping[str, str] | None = None,
     ) -> WorkerProcess:
         """Start a worker that calls ``entry(job, fds)``, and ends when that returns.
 
@@ -108,6 +109,9 @@ class Launcher:
             own.
         fork_guard : context manager, optional
             Entered right around ``os.fork()`` under the method fork, and left in parent and child.
+        variables : mapping of str to str, optional
+            For the environment of an interpreter that is started anew, before it imports anything. (Under the other
+            methods what is imported is there already: the entry has to see to it.)
 
         Raises
         ------
@@ -135,7 +139,7 @@ class Launcher:
                 payload = write_payload(WORKER, request, environment=self.method == "forkserver")
             ends.callback(os.close, payload)
             if self.method == "spawn":
-                return _start_spawned(payload, tracker, passing.numbers, name)
+                return _start_spawned(payload, tracker, passing.numbers, name, variables or {})
             return _start_by_server(self._hold_server(), [payload, tracker, *passing.numbers], name)
 
     def close(self) -> None:
@@ -181,8 +185,13 @@ def _start_forked(request: StartRequest, guard: AbstractContextManager[None]) ->
     return adopt(pid, request.name)
 
 
-def _start_spawned(payload: int, tracker: int, numbers: list[int], name: str) -> WorkerProcess:
+def _start_spawned(
+    payload: int, tracker: int, numbers: list[int], name: str, variables: Mapping[str, str]
+) -> WorkerProcess:
     command = spawn.get_command_line(tracker_fd=tracker, pipe_handle=payload)
+    if variables and "-c" in command:
+        program = command.index("-c") + 1
+        command[program] = f"import os; os.environ.update({dict(variables)!r}); {command[program]}"
     with fork_server.signals_blocked():
         pid = _util.spawnv_passfds(os.fsencode(spawn.get_executable()), command, [payload, tracker, *numbers])
         return adopt(pid, name)

@@ -93,6 +93,7 @@ class WorkerHead:
     hub: tuple[int, int]
     max_tasks: int | None
     shared_results: bool = True
+    variables: tuple[tuple[str, str], ...] = ()  # of the environment: threads of numeric libraries
 
 
 @dataclass(frozen=True)

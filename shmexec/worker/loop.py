@@ -22,7 +22,7 @@ from shmexec.pickling.pickler import dump_result, load
 from shmexec.pickling.spans import OutcomeWriter, load_items
 from shmexec.transport.launch import DeferredJob
 from shmexec.transport.messages import Cost, Kind, WorkerHead, WorkerJob
-from shmexec.worker import ending
+from shmexec.worker import ending, threads
 
 Answer = tuple[Packed, tuple[notes.Crossing, ...]]
 
@@ -37,6 +37,7 @@ def run(job: DeferredJob, fds: list[int]) -> None:
     main_module.note_inherited()
     *heap, event = fds
     head: WorkerHead = job.head
+    threads.limit(dict(head.variables))
     kind, number = head.heap
     _core.attach_heap(kind, heap[0] if heap else number, head.slot)
     channel = _core.Channel.open(*head.channel)
