@@ -20,7 +20,12 @@ cpdef enum CallState:
     PACKING
     PACKED
     SENT
+    DOOMED
     ENDED
+
+cpdef enum Verdict:
+    OVERTIME = 1  # its time was up
+    UNWANTED      # it was cancelled
 
 
 cdef class Lock:
@@ -113,6 +118,9 @@ cdef class Recent:
         self.last = 0
 
 
+cdef class Call
+
+
 cdef class Seat:
     """A worker, as far as calls go."""
     cdef readonly uint64_t number
@@ -122,6 +130,9 @@ cdef class Seat:
     cdef public bint is_ready
     cdef public bint is_leaving  # takes no more calls
     cdef public bint is_full     # its ring is, of calls that were withdrawn and that it has not skipped yet
+    cdef readonly Call timed     # the call with a limit that it has: that one alone
+    cdef readonly int64_t due    # when somebody has to look at that
+    cdef readonly Call doomed    # the call because of which this worker is made to end
     cdef uint64_t used           # the later, the warmer its caches
 
     def __init__(self, uint64_t number, Channel channel=None, Recent shipped=None):
@@ -131,7 +142,7 @@ cdef class Seat:
         self.sent = []
 
     cdef Py_ssize_t room(self, Py_ssize_t depth) noexcept:
-        return 0 if self.is_leaving or self.is_full else depth - len(self.sent)
+        return 0 if self.is_leaving or self.is_full or self.timed is not None else depth - len(self.sent)
 
 
 cdef class Call:
@@ -147,6 +158,10 @@ cdef class Call:
     cdef readonly uint64_t begin  # its first item
     cdef readonly uint64_t count
     cdef readonly double budget
+    cdef readonly int64_t limit  # nanoseconds that it may run; 0: no limit
+    cdef readonly Py_ssize_t retries  # times that it may be run again after its worker has died
+    cdef readonly Py_ssize_t deaths   # of workers that ran it
+    cdef public int verdict      # a Verdict; 0: none
     cdef public bint has_futures  # among the arguments
     cdef public uint64_t missing  # those that are not done
     cdef public int state
@@ -157,11 +172,11 @@ cdef class Call:
     cdef public bint has_begun   # sent, and cannot be taken back
     cdef public bint ships_function  # in that ring, for the first time
     cdef public uint64_t position    # in the ring of the worker that has it
-    cdef Seat seat               # that worker
+    cdef readonly Seat seat      # that worker
     cdef object text
 
     def __init__(self, uint64_t number, kind, future, function, tuple args, dict kwargs, str name, scope=None, job=None,
-                 uint64_t begin=0, uint64_t count=0, double budget=0.0):
+                 uint64_t begin=0, uint64_t count=0, double budget=0.0, int64_t limit=0, Py_ssize_t retries=0):
         self.number = number
         self.kind = kind
         self.future = future
@@ -174,6 +189,8 @@ cdef class Call:
         self.begin = begin
         self.count = count
         self.budget = budget
+        self.limit = limit
+        self.retries = retries
         self.state = WAITING
 
     @property

@@ -152,7 +152,7 @@ cdef class Channel:
     # -- the parent
 
     cdef int64_t put(self, uint32_t kind, uint64_t call, uint64_t function, Holds holds, first, second,
-                     bint is_alone=False) except -2:
+                     bint is_alone=False, bint is_timed=False) except -2:
         """Publish a task and wake the worker if it sleeps; its position, or -1 if the ring is full.
 
         The caller keeps ``holds`` until the answer or the worker's certain death. A long message is copied into a block of
@@ -167,6 +167,7 @@ cdef class Channel:
                              "values as arguments")
         memset(&raw, 0, sizeof(raw))
         raw.kind, raw.call, raw.function, raw.is_alone = kind, call, function, is_alone
+        raw.flags = SX_TIMED if is_timed else 0
         raw.names, raw.name_count = holds.names, holds.count
         raw.first, raw.first_bytes = function_bytes, <uint32_t> len(function_bytes)
         raw.second, raw.second_bytes = data, <uint64_t> len(data)
@@ -186,8 +187,12 @@ cdef class Channel:
         return self.put(kind, 0, 0, Holds.__new__(Holds), b"", b"") >= 0
 
     def was_started(self, uint64_t position):
-        """After certain death: had the worker begun the task at this position?"""
+        """Has the worker begun the task at this position? After certain death: had it?"""
         return bool(sx_task_was_started(&self.channel.tasks, position))
+
+    def begun_at(self, uint64_t position):
+        """When, in nanoseconds of `now`, the worker began the task with a limit at this position; 0: it has not."""
+        return min(sx_task_begun(self.channel, position), sx_now())  # the worker may have written anything
 
     cdef Message receive(self):
         """The next answer, with holds on all that it names, or None. Raises BadMessage."""
@@ -245,6 +250,8 @@ cdef class Channel:
             return None
         if code < 0:
             raise BadMessage("the task ring")
+        if raw.flags & SX_TIMED:
+            sx_task_note_time(self.channel)
         message.withdrawn = not sx_task_start(&raw)
         if message.withdrawn and raw.flags & SX_SPILLED:
             raw.first_bytes = 0

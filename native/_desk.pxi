@@ -92,6 +92,7 @@ cdef class Desk:
     cdef unsigned long owner          # that thread
     cdef object leading               # what it leads for: a Watch
     cdef bint is_wanted               # by the collector, which cannot be refused
+    cdef int64_t alarm                # when the collector has to look at a call with a limit; -1: never
     cdef bint has_ended               # the event is closed, or this is a forked child
 
     def __init__(self, Hub hub, Ledger ledger, future_type, pool, feed):
@@ -111,6 +112,7 @@ cdef class Desk:
         memset(&self.pauses, 0, sizeof(self.pauses))
         memset(&self.looks, 0, sizeof(self.looks))
         self.holder = NOBODY
+        self.alarm = -1
         sx_hub_leave(hub.hub, &self.crew, hub.event)
 
     # ---- calls
@@ -217,7 +219,7 @@ cdef class Desk:
         try:
             position = seat.channel.put(
                 call.kind, call.number, call.function_number, call.packed.holds, shipped, call.packed.data,
-                self.ledger.sent_calls == 0
+                self.ledger.sent_calls == 0, call.limit != 0
             )
         except BadMessage:  # a stray write: its death is judged like any other
             seat.is_leaving = True
@@ -243,6 +245,11 @@ cdef class Desk:
         if call.is_atoms:
             future.state = RUNNING
         self.ledger.sent(seat, call)
+        if call.limit:
+            self.ledger.start_clock(seat, call, sx_now())
+            if self.alarm < 0 or seat.due < self.alarm:
+                self.alarm = seat.due
+                self.call_collector()
 
     cpdef withdraw(self, Seat seat, Call call):
         """Under the lock: take a call back from a worker's ring, if the worker has not begun it."""
@@ -259,10 +266,18 @@ cdef class Desk:
             return
         self.lock.take()
         try:
-            if call.state == SENT and not call.has_begun:
+            if call.is_atoms and call.state == SENT and not call.has_begun and not self.has_ended:
                 self.withdraw(call.seat, call)
         finally:
             self.lock.drop()
+
+    def adopt(self, Call call not None):
+        """So that `call_of` finds the call of this future."""
+        (<LazyFuture> call.future).call = call
+
+    def call_of(self, LazyFuture future not None):
+        """The call of a future that is not done, or None."""
+        return future.call
 
     # ---- the baton
 
@@ -337,14 +352,19 @@ cdef class Desk:
         PyErr_CheckSignals()
         return 0
 
-    cdef int help(self) except -1:
-        """Collect what there is."""
+    cpdef int help(self) except -1:
+        """Collect what there is, if nobody else does."""
         if self.take(LEADER):
             try:
                 self.collect()
             finally:
                 self.leave()
         return 0
+
+    @property
+    def has_answer(self):
+        """Whether there is one that nobody has read."""
+        return bool(sx_crew_has_answer(&self.crew))
 
     @property
     def leader_sleeps(self):
@@ -490,6 +510,24 @@ cdef class Desk:
     def find_call(self, Seat seat, uint64_t number):
         """The call of this number that the worker has, or None."""
         return self.find(seat, number)
+
+    # ---- limits
+
+    def set_alarm(self):
+        """Under the lock: the time at which to look at the next call with a limit is what the ledger says."""
+        self.alarm = self.ledger.next_due()
+
+    @property
+    def is_due(self):
+        """Whether some call with a limit has to be looked at."""
+        return self.alarm >= 0 and <int64_t> sx_now() >= self.alarm
+
+    @property
+    def seconds_to_alarm(self):
+        """Until that is so; None: it is never, or whoever has the baton has been told to lay it down, and will ring."""
+        if self.alarm < 0 or self.is_wanted:
+            return None
+        return max(0, self.alarm - <int64_t> sx_now()) * 1e-9
 
     def try_take(self):
         """The baton, for the collector; False: a leader has it, and has been told to lay it down and ring."""

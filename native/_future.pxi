@@ -61,7 +61,7 @@ cdef class LazyFuture(Watch):
     cdef object value, error, waiters, callbacks, condition
     cdef PyThread_type_lock gate  # closed until the future is done; made by the first thread that waits there
     cdef Desk desk                # until it is done
-    cdef Call call                # until it is done, if it is one of atoms
+    cdef Call call                # until it is done
     cdef public object pool
 
     def __dealloc__(self):
@@ -180,6 +180,20 @@ cdef class LazyFuture(Watch):
     def set_exception(self, exception):
         """As the standard library's."""
         self.finish(None, exception)
+
+    def set_cancelled(self):
+        """Its call was killed, or taken back when its future was running already."""
+        cdef bint is_first
+        with self._condition:
+            is_first = not self.is_over()
+            if is_first:
+                self.state = CANCELLED_AND_NOTIFIED
+                self.wake()
+                for waiter in self._waiters:
+                    waiter.add_cancelled(self)
+                self.condition.notify_all()
+        if is_first:
+            self._invoke_callbacks()
 
     def set_running_or_notify_cancel(self):
         """As the standard library's."""

@@ -1,17 +1,20 @@
 # Calls, and which worker has which: a state machine without I/O, whose every step can be taken without running Python code.
 #
 # Guarantees
-#   - each call that was submitted ends exactly once: answered, failed, or cancelled before it was begun
-#   - a call that a worker had begun is given to no other worker; one that it had not begun is never lost
+#   - each call that was submitted ends exactly once: answered, failed, or cancelled
+#   - a call that a worker had begun is given to no other worker, unless it has retries; one that it had not begun is never lost
+#   - nothing goes on for ever: the death of a worker ends a call, or uses up a retry of one, or counts as `fruitless`
 #   - calls begin in the order of their submission, but for those that come back from a worker, which go first
 # Assumption: the caller holds the pool's lock.
 #
 # The life of a call:
 #
 #    BLOCKED -> WAITING -> PACKING -> PACKED -> SENT -> ENDED
-#       (its arguments         ^         ^        |
-#        are futures)          |         '--------'  given back: withdrawn for an idle worker, or its worker died
-#        before it began
+#       (its arguments         ^         ^        | \                                                            ^
+#        are futures)          |         |        |  '--> DOOMED: its worker is made to end, because of this call; when it is dead
+#                              |         |        |
+#                              |         '--------'  given back: withdrawn for an idle worker, or its worker died before it
+#                              |                     began, or while it ran and it has retries
 #                              '--- in the hands of the thread that pickles it
 #    from BLOCKED, WAITING and PACKED also -> ENDED (cancelled), from PACKING (cannot be pickled), from PACKED (cannot be sent)
 #    from PACKING also -> WAITING (no memory for its arguments): nothing is packed until a call has ended
@@ -21,10 +24,16 @@
 # an hour. What is packed ahead holds memory; a call of atoms holds none.
 # What this means for us: a worker is told of `depth` calls ahead, and of calls of atoms as many as keep it busy for some
 # milliseconds, measured; whatever it has not begun can be withdrawn when another worker is idle.
+#
+# A call with a limit is sent to a worker that has no other, and no other is sent after it: so whoever is killed because of it was
+# running nothing else. Its clock starts when the worker begins it. The earliest that this can have been is when it was sent: so
+# somebody looks (`overdue`, `looked`) at that time and the limit, and if it has begun later, again when its time is up. There is
+# one such time for each worker, however many calls wait.
 
 from collections import deque
 
 cdef enum:
+    LEAST_LOOK = 20000000   # nanoseconds until one looks again whether a call has begun
     DEEPEST = 192           # calls of atoms that a worker is told of ahead
     BUSY_NANOSECONDS = 4000000  # and for how long they should keep it busy: a slice of the scheduler
 
@@ -49,6 +58,10 @@ cdef class Ledger:
     cdef bint is_starved         # no memory for arguments, until some call ends
     cdef uint64_t ends           # counts
     cdef double nanoseconds      # that a call takes, of late
+    cdef Py_ssize_t doomed_calls
+    cdef readonly Py_ssize_t fruitless  # workers that died one after the other and had begun nothing
+    cdef readonly Py_ssize_t in_vain    # calls one after the other whose workers died each time that they were tried, and no answer
+    cdef uint64_t ends_before    # as of the last death
     cdef Py_ssize_t sent_calls
 
     def __init__(self, Py_ssize_t max_workers, Py_ssize_t depth, *, bint eager=False):
@@ -90,7 +103,7 @@ cdef class Ledger:
 
     def try_later(self, Call call):
         """There is no memory for its arguments now. False: no call is left whose end could free some."""
-        if not (self.packed_calls or self.packing_count > 1 or self.sent_calls):
+        if not (self.packed_calls or self.packing_count > 1 or self.sent_calls or self.doomed_calls):
             return False
         self.packing_count -= 1
         self.is_starved = True
@@ -115,6 +128,16 @@ cdef class Ledger:
         call.state = PACKING
         self.packing_count += 1
 
+    def take(self, Call call not None):
+        """It was BLOCKED, WAITING or PACKED; now it is in the caller's hands, who ends it."""
+        if call.state == BLOCKED:
+            self.blocked.discard(call)
+        elif call.state == WAITING:
+            self.waiting.remove(call)
+        else:
+            self.packed_calls.remove(call)
+        self.cannot_send(call)
+
     cpdef look_again(self):
         """The workers may have skipped withdrawn calls: their rings may have room again."""
         for seat in self.seats:
@@ -134,6 +157,8 @@ cdef class Ledger:
             del seat.sent[0]
         else:
             seat.sent.remove(call)
+        if call.limit:
+            seat.timed = None
         call.seat = None
         self.sent_calls -= 1
 
@@ -154,11 +179,60 @@ cdef class Ledger:
             self.packing_count -= 1
         elif state == PACKED:
             self.packed_calls.remove(call)
+        elif state == DOOMED:
+            self.undoom(call)
 
     cdef void note(self, double nanoseconds) noexcept:
         """What a call has taken."""
         self.nanoseconds = 0.5 * (self.nanoseconds + nanoseconds)
         self.deep = <Py_ssize_t> min(<double> DEEPEST, max(<double> self.depth, BUSY_NANOSECONDS / (self.nanoseconds + 1.0)))
+
+    # -- events: limits
+
+    cpdef start_clock(self, Seat seat, Call call, int64_t now):
+        """A call with a limit has been sent; times are in nanoseconds. When one has to look at it is `seat.due`."""
+        seat.timed = call
+        seat.due = now + call.limit
+
+    def next_due(self):
+        """When somebody has to look at a call with a limit; -1: none is under way."""
+        cdef int64_t due = -1
+        for item in self.seats:
+            seat = <Seat> item
+            if seat.timed is not None and (due < 0 or seat.due < due):
+                due = seat.due
+        return due
+
+    def overdue(self, int64_t now):
+        """The workers whose call has to be looked at."""
+        return [item for item in self.seats if (<Seat> item).timed is not None and (<Seat> item).due <= now]
+
+    def looked(self, Seat seat not None, int64_t begun, int64_t now):
+        """The worker's call with a limit, which is not answered, began then, or has not yet (0): whether its time is up."""
+        if begun:
+            seat.due = begun + seat.timed.limit
+        else:
+            seat.due = now + max(<int64_t> LEAST_LOOK, seat.timed.limit)
+        return seat.due <= now
+
+    def doom(self, Seat seat not None, Call call not None, int verdict):
+        """The worker has begun this call, is running no other, and has nothing more to begin: it is made to end."""
+        self.take_from(seat, call)
+        call.state = DOOMED
+        call.verdict = verdict
+        call.seat = seat
+        seat.doomed = call
+        seat.is_leaving = True
+        self.doomed_calls += 1
+
+    cdef undoom(self, Call call):
+        call.seat.doomed = None
+        call.seat = None
+        self.doomed_calls -= 1
+
+    def doomed(self):
+        """The workers that are made to end because of a call."""
+        return [item for item in self.seats if (<Seat> item).doomed is not None]
 
     # -- events: workers
 
@@ -177,15 +251,49 @@ cdef class Ledger:
         seat.is_leaving = True
         self.give_back(seat)
 
-    def died(self, Seat seat, Call victim):
-        """The worker is dead. Its calls come back, but for the `victim`, which it had begun; the caller ends that."""
+    def died(self, Seat seat not None, Call victim, bint was_expected=False):
+        """The worker is dead. Its calls come back, but for the `victim`, which it had begun, or which it was doomed for.
+
+        The caller ends what this returns: the victim, unless that may be tried again, or None.
+        """
+        cdef bint had_calls = len(seat.sent) > 0
+        if self.ends != self.ends_before:
+            self.fruitless = self.in_vain = 0
+            self.ends_before = self.ends
         if victim is not None:
-            self.take_from(seat, victim)
-            self.cannot_send(victim)
-            victim.has_begun = True
+            self.fruitless = 0
+            if victim.state == DOOMED:
+                self.undoom(victim)
+            else:
+                self.take_from(seat, victim)
+                victim.deaths += 1
+        elif not was_expected and (had_calls or not seat.is_ready):
+            self.fruitless += 1
         seat.is_leaving = True
+        self.is_starved = False  # what it held is free
         self.give_back(seat)
         self.seats.remove(seat)
+        if victim is None:
+            return None
+        if victim.verdict or victim.deaths > victim.retries:
+            self.in_vain += victim.deaths > 1
+            self.cannot_send(victim)
+            victim.has_begun = True
+            return victim
+        victim.state = PACKED
+        victim.has_begun = False
+        self.packed_calls.appendleft(victim)
+        return None
+
+    def go_on_without(self):
+        """No more workers can be had than are up; whether there are any."""
+        cdef Py_ssize_t up = 0
+        for item in self.seats:
+            up += (<Seat> item).is_ready and not (<Seat> item).is_leaving
+        if up:
+            self.fruitless = 0
+            self.max_workers = up
+        return up > 0
 
     cdef give_back(self, Seat seat):
         for item in reversed(seat.sent):
@@ -195,18 +303,21 @@ cdef class Ledger:
             self.packed_calls.appendleft(call)
         self.sent_calls -= len(seat.sent)
         seat.sent.clear()
+        seat.timed = None
 
     # -- questions
 
     def pending(self):
         """All calls that have not ended, but those that some thread is pickling."""
         sent = [call for seat in self.seats for call in (<Seat> seat).sent]
+        sent += [seat.doomed for seat in self.doomed()]
         return [*sent, *self.packed_calls, *self.waiting, *self.blocked]
 
     @property
     def is_idle(self):
         """Whether no call is left."""
-        return not (self.blocked or self.waiting or self.packed_calls or self.packing_count or self.sent_calls)
+        return not (self.blocked or self.waiting or self.packed_calls or self.packing_count or self.sent_calls or
+                    self.doomed_calls)
 
     @property
     def waiting_count(self):
@@ -214,7 +325,7 @@ cdef class Ledger:
 
     @property
     def sent_count(self):
-        return self.sent_calls
+        return self.sent_calls + self.doomed_calls
 
     cdef bint wants_worker(self):
         """For one more call than there are: as in the standard library, if no worker is idle that has answered before."""
@@ -254,7 +365,8 @@ cdef class Ledger:
             call = self.waiting[0]
             room = self.starting * self.depth
             for item in self.seats:
-                room += max(0, (<Seat> item).room(self.depth))
+                seat = <Seat> item
+                room += not seat.is_leaving if seat.timed is not None else max(0, seat.room(self.depth))
             if call.is_atoms and call.packed is not None:
                 if not self.packing_count:  # else it would overtake
                     call.state = PACKED
@@ -272,7 +384,7 @@ cdef class Ledger:
     cdef Seat seat_for(self, Call call):
         """The worker with the fewest calls; of several the one that has answered last: its caches are the warmest."""
         cdef Seat best = None, seat
-        cdef Py_ssize_t depth = self.deep if call.is_atoms else self.depth
+        cdef Py_ssize_t depth = 1 if call.limit else self.deep if call.is_atoms else self.depth
         for item in self.seats:
             seat = <Seat> item
             if seat.room(depth) > 0:

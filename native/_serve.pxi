@@ -44,7 +44,7 @@ def serve_calls(Channel channel not None, Hub hub not None, Recent functions not
             channel.wait_task()
             check()
             continue
-        if code < 0 or raw.kind != KIND_CALL or raw.first_bytes or raw.flags & SX_SPILLED or raw.function == 0:
+        if code < 0 or raw.kind != KIND_CALL or raw.first_bytes or raw.flags & (SX_SPILLED | SX_TIMED) or raw.function == 0:
             return
         function = functions.get(raw.function)
         data = raw.second[:raw.second_bytes]

@@ -171,13 +171,16 @@ cdef extern from "ring.h" nogil:
         int woke
     enum:
         SX_SPILLED
+        SX_TIMED
     int sx_ring_peek(sx_heap_t *heap, sx_ring_t *ring, sx_message_t *message)
     int sx_ring_is_empty(sx_ring_t *ring)
     void sx_ring_pop(sx_ring_t *ring, const sx_message_t *message)
     int sx_task_send(sx_heap_t *heap, sx_channel_t *channel, sx_message_t *message)
+    void sx_task_note_time(sx_channel_t *channel)
     int sx_task_start(const sx_message_t *message)
     int sx_task_withdraw(sx_ring_t *ring, uint64_t position)
     int sx_task_was_started(sx_ring_t *ring, uint64_t position)
+    uint64_t sx_task_begun(sx_channel_t *channel, uint64_t position)
     void sx_channel_ring_worker(sx_heap_t *heap, sx_channel_t *channel, int always)
     uint32_t sx_channel_slot(const sx_channel_t *channel)
     uint32_t sx_channel_bell(sx_heap_t *heap, sx_channel_t *channel)

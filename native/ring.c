@@ -150,10 +150,15 @@ void sx_ring_pop(sx_ring_t *ring, const sx_message_t *message) {
     sx_store_release(&ring->tail_position, message->position + message->bytes); /* SYNC POINT ring-space */
 }
 
+void sx_task_note_time(sx_channel_t *channel) {
+    SX_STEP();
+    sx_store_relaxed(&channel->begun, sx_now()); /* visible with the claim */
+}
+
 int sx_task_start(const sx_message_t *message) {
     uint32_t ready = SX_READY;
     SX_STEP();
-    return sx_cas_acq_rel(&message->record->claim, &ready, SX_STARTED);
+    return sx_cas_acq_rel(&message->record->claim, &ready, SX_STARTED); /* SYNC POINT claim */
 }
 
 static sx_record_t *unread(sx_ring_t *ring, uint64_t position) {
@@ -171,7 +176,11 @@ int sx_task_withdraw(sx_ring_t *ring, uint64_t position) {
 
 int sx_task_was_started(sx_ring_t *ring, uint64_t position) {
     sx_record_t *record = unread(ring, position);
-    return !record || sx_load_acquire(&record->claim) == SX_STARTED;
+    return !record || sx_load_acquire(&record->claim) == SX_STARTED; /* SYNC POINT claim, or ring-space */
+}
+
+uint64_t sx_task_begun(sx_channel_t *channel, uint64_t position) {
+    return sx_task_was_started(&channel->tasks, position) ? sx_load_relaxed(&channel->begun) : 0;
 }
 
 static sx_slot_t *worker_of(sx_heap_t *heap, const sx_channel_t *channel) {

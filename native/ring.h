@@ -9,6 +9,8 @@
  *   - a task's `claim` moves once, READY -> STARTED by the worker before it looks at anything else in the record, or
  *     READY -> WITHDRAWN by the parent: a call that was prefetched can be taken back, and after a death the parent knows which
  *     call had begun
+ *   - who sees that a TIMED task was started sees when: the worker notes the time before it claims the task, and only the next
+ *     TIMED task, which is not sent before this one is answered, overwrites it
  * What names blocks: a record lists them, each once, outside the pickle. A task's are protected by the parent's own hold until the
  * answer or the certain death; an answer's by the worker's outbox bit, or lazily by the worker's own hold (outbox.h).
  * A message that is too long for the ring lies in a block of its own, which the record names (SX_SPILLED).
@@ -38,8 +40,9 @@ typedef struct {
 typedef struct {
     uint32_t worker_slot;
     uint32_t unused;
-    uint64_t rung; /* when the parent last woke the worker; its own */
-    uint32_t unused2[12];
+    uint64_t rung;       /* when the parent last woke the worker; its own */
+    sx_atomic64_t begun; /* when the worker began the last TIMED task; see sx_now() */
+    uint32_t unused2[10];
     sx_ring_t tasks;
     sx_ring_t answers;
     sx_report_t report; /* of the task that runs; the worker writes */
@@ -53,7 +56,7 @@ typedef struct {
 } sx_wait_t;
 
 enum { SX_READY = 0, SX_STARTED = 1, SX_WITHDRAWN = 2 };
-enum { SX_SPILLED = 1, SX_HAS_LAZY = 2 };
+enum { SX_SPILLED = 1, SX_HAS_LAZY = 2, SX_TIMED = 4 }; /* TIMED: a task; one at most that is not withdrawn */
 #define SX_SKIP 0xffffffffu /* kind: nothing here, go on at the start of the ring */
 
 typedef struct {
@@ -109,12 +112,16 @@ int sx_ring_peek(sx_heap_t *heap, sx_ring_t *ring, sx_message_t *message);
 int sx_ring_is_empty(sx_ring_t *ring);
 void sx_ring_pop(sx_ring_t *ring, const sx_message_t *message);
 
+/* The worker is about to begin a TIMED task. */
+void sx_task_note_time(sx_channel_t *channel);
 /* The worker begins a task: 1; 0: it was withdrawn. */
 int sx_task_start(const sx_message_t *message);
 /* The parent takes the task at `position` back: 1; 0: the worker has begun it. */
 int sx_task_withdraw(sx_ring_t *ring, uint64_t position);
-/* After certain death: had the worker begun the task at `position`? */
+/* Has the worker begun the task at `position`? After certain death: had it? */
 int sx_task_was_started(sx_ring_t *ring, uint64_t position);
+/* When the worker began the TIMED task at `position`, which is not answered; 0: it has not. */
+uint64_t sx_task_begun(sx_channel_t *channel, uint64_t position);
 
 enum { SX_WAS_AWAKE = 0, SX_WOKEN = 1, SX_WOKEN_AFTER_PAUSE = 2 }; /* the worker, for a task */
 /* After publishing one. */

@@ -1,9 +1,13 @@
 """What users give is checked here: a wrong type or value gets an exception that names the argument."""
 
 import operator
-from typing import SupportsIndex
+from typing import SupportsFloat, SupportsIndex
 
-_AT_LEAST_ONE = {  # in the standard library's words, where it has some
+import numpy as np
+
+_LONGEST = 1e9  # seconds: 30 years are no limit
+
+_AT_LEAST = {  # in the standard library's words, where it has some
     "max_tasks_per_child": ">= 1",
     "chunksize": ">= 1",
     "buffersize": "None or > 0",
@@ -12,11 +16,26 @@ _AT_LEAST_ONE = {  # in the standard library's words, where it has some
 
 def checked_count(name: str, value: int | None) -> int | None:
     """An integer of at least 1, or None."""
-    if value is None:
-        return None
+    return None if value is None else checked_integer(name, value, least=1)
+
+
+def checked_integer(name: str, value: int, *, least: int) -> int:
+    """An integer of at least so much."""
     if isinstance(value, bool) or not isinstance(value, SupportsIndex):
-        raise TypeError(f"{name} must be an integer or None, not {type(value).__name__}")
+        raise TypeError(f"{name} must be an integer, not {type(value).__name__}")
     value = operator.index(value)  # NumPy's integers, too
-    if value < 1:
-        raise ValueError(f"{name} must be {_AT_LEAST_ONE.get(name, 'greater than 0')}, not {value}")
+    if value < least:
+        raise ValueError(f"{name} must be {_AT_LEAST.get(name, f'greater than {least - 1}')}, not {value}")
     return value
+
+
+def checked_nanoseconds(name: str, seconds: float | None) -> int:
+    """A time in seconds, greater than 0, in nanoseconds; None and infinity, which are no limit: 0."""
+    if seconds is None:
+        return 0
+    if isinstance(seconds, (bool, np.bool_)) or not isinstance(seconds, (SupportsFloat, SupportsIndex)):
+        raise TypeError(f"{name} must be a number of seconds, not {type(seconds).__name__}")
+    seconds = float(seconds)
+    if not seconds > 0:
+        raise ValueError(f"{name} must be greater than 0 seconds, not {seconds:g}")
+    return 0 if seconds > _LONGEST else max(1, round(seconds * 1e9))

@@ -15,9 +15,11 @@ from typing import Any, Literal, ParamSpec, TypeVar, overload
 import numpy as np
 
 from shmexec import _core
-from shmexec.checks import checked_count
+from shmexec.checks import checked_count, checked_integer, checked_nanoseconds
 from shmexec.mapping import MapOptions, map_calls
+from shmexec.options import LimitedExecutor
 from shmexec.pickling.notes import Crossing
+from shmexec.pool.calls import CallLimits
 from shmexec.pool.crew import WorkerSettings
 from shmexec.pool.futures import CallFuture
 from shmexec.pool.launcher import METHODS, WorkerProcess
@@ -149,8 +151,9 @@ class SharedArrayProcessPoolExecutor(ProcessPoolExecutor):
         if limit is not None:
             _core.set_limit(_checked_limit(limit))
         self._counts_items = tasks is None  # else a worker's end comes after so many items
+        self._breaks = on_worker_death == "break"
         self._mp_context = context
-        self._pool = Pool(self._max_workers, settings, breaks=on_worker_death == "break")
+        self._pool = Pool(self._max_workers, settings, breaks=self._breaks)
         self._submit_atoms: Callable[[Callable[..., Any], tuple[Any, ...]], CallFuture | None] = self._pool.desk.submit
         _pools.add(self._pool)
         self._let_go = weakref.finalize(self, _shut_down, self._pool)
@@ -272,6 +275,77 @@ class SharedArrayProcessPoolExecutor(ProcessPoolExecutor):
             checked_progress(progress),
         )
         return map_calls(self._pool, fn, iterables, options, adapts=self._counts_items, owner=self)
+
+    def options(self, *, timeout: float | None = None, retries: int = 0) -> LimitedExecutor:
+        """The same pool for calls that must not take too long, or that are tried again when their worker has died.
+
+        Parameters
+        ----------
+        timeout : float, optional
+            Seconds that a call may run, from its beginning in the worker. Then its worker is sent SIGTERM, has 5
+            seconds for its clean-up (exit handlers, the pool's `finalizer`), is killed, and replaced; the future
+            raises `TaskTimeout` when it is dead. Such calls are sent to workers one by one, not ahead.
+        retries : int
+            How often a call is run again if the worker that ran it has died. What the dead attempt has written into
+            its arguments stays written. A call that raises, whose time is up or that is cancelled is not run again.
+
+        Returns
+        -------
+        concurrent.futures.Executor
+            With `submit`, `map`, `cancel` and `shutdown` of this executor. The default `chunksize` of `map` is 1; if
+            one is given, the limits are those of a chunk.
+
+        Raises
+        ------
+        TypeError
+            If `timeout` is not a number, or `retries` not an integer.
+        ValueError
+            If `timeout` is not greater than 0, or `retries` less than 0; or if there are retries, but a worker's death
+            breaks the pool.
+        """
+        limits = CallLimits(checked_nanoseconds("timeout", timeout), checked_integer("retries", retries, least=0))
+        if limits.retries and self._breaks:
+            raise ValueError("retries cannot be used with on_worker_death='break': a worker's death ends the pool")
+        return LimitedExecutor(self, self._pool, limits)
+
+    def cancel(self, future: CallFuture) -> bool:
+        """Cancel a call of this executor, also if it runs: then its worker is ended and replaced.
+
+        Parameters
+        ----------
+        future : concurrent.futures.Future
+            Of this executor.
+
+        Returns
+        -------
+        bool
+            Whether the call is cancelled, now or as soon as its worker is dead: only then is the future of a call
+            that ran done, and nothing of it goes on. False: it has been answered, or is being ended for its time.
+
+        Raises
+        ------
+        TypeError
+            If `future` is not a future of a `SharedExecutor`.
+        ValueError
+            If it is of another executor.
+        """
+        if not isinstance(future, CallFuture):
+            raise TypeError(f"future must be one that this executor's submit returned, not {type(future).__name__}")
+        is_own: bool = future.pool is self._pool
+        if not is_own:
+            raise ValueError("future is of another executor: cancel it there")
+        return self._pool.cancel(future)
+
+    def terminate_workers(self) -> None:
+        """Take no more calls, and send SIGTERM to all workers: they clean up and end, or are killed 10 seconds later.
+
+        Calls that wait are cancelled, those that workers have fail with `BrokenProcessPool`. Does not wait.
+        """
+        self._pool.end_workers(kill=False)
+
+    def kill_workers(self) -> None:
+        """As `terminate_workers`, but by SIGKILL: no clean-up of a worker runs."""
+        self._pool.end_workers(kill=True)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more calls; the workers end, and clean up, when the last call is done.

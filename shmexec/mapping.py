@@ -16,7 +16,7 @@ from typing import Any, TypeVar, cast
 from weakref import ref
 
 from shmexec.pickling.repeated import repeated_in
-from shmexec.pool.calls import MapScope
+from shmexec.pool.calls import NO_LIMITS, CallLimits, MapScope
 from shmexec.pool.futures import CallFuture
 from shmexec.pool.pool import Pool
 from shmexec.progress import Bar, Progress, Watch, make_bar
@@ -36,6 +36,7 @@ class MapOptions:
     buffersize: int | None = None
     ordered: bool = True
     progress: Progress = False
+    limits: CallLimits = NO_LIMITS  # of each call: an item, or a chunk
 
 
 def map_calls(
@@ -75,7 +76,7 @@ def map_calls(
             watch = Watch(make, lambda: job.finished, lambda: pool.reports(lambda call: call.job is job))
         found = job.results(wait, ordered=options.ordered, more=None if ahead is None else items, watch=watch)
     else:
-        chunks = _Chunks(pool, fn, scope, items, options.chunksize or 1)
+        chunks = _Chunks(pool, fn, scope, items, options.chunksize or 1, options.limits)
         futures = deque(chunks.submit(ahead))
         if options.progress is not False:
             total = chunks.taken if ahead is None else _length(iterables)
@@ -117,17 +118,30 @@ class _Remaining:
 class _Chunks:
     """The calls of a map with a chunk size of its own: each chunk is one call, and has a future."""
 
-    def __init__(self, pool: Pool, fn: Callable[..., Any], scope: MapScope, items: Iterator[Item], size: int) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        fn: Callable[..., Any],
+        scope: MapScope,
+        items: Iterator[Item],
+        size: int,
+        limits: CallLimits,
+    ) -> None:
         self.taken = 0  # items
         self._pool, self._function, self._scope = pool, fn, scope
-        self._items, self._size = items, size
+        self._items, self._size, self._limits = items, size, limits
         self._watched: dict[CallFuture, int] | None = None  # those that are not done, and how many items they have
         self._finished = self._yielded = 0  # items
 
     def submit(self, count: int | None) -> Iterator[CallFuture]:
         """So many more; None: all."""
         submit, submit_atoms = self._pool.submit, self._pool.desk.submit
-        function, scope = self._function, self._scope
+        function, scope, limits = self._function, self._scope, self._limits
+        if self._size == 1 and limits != NO_LIMITS:
+            for item in itertools.islice(self._items, count):
+                self.taken += 1
+                yield submit(Kind.CALL, function, item, {}, scope, limits)
+            return
         if self._size == 1:
             for item in itertools.islice(self._items, count):
                 self.taken += 1
@@ -138,7 +152,7 @@ class _Chunks:
             if not chunk:
                 return
             self.taken += len(chunk)
-            yield submit(Kind.CHUNK, function, chunk, {}, scope)
+            yield submit(Kind.CHUNK, function, chunk, {}, scope, limits)
 
     def watch(self, futures: deque[CallFuture], make: Callable[[], Bar | None]) -> Watch:
         """From now on it is counted what is done."""

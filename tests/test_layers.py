@@ -18,6 +18,7 @@ LAYERS = [
     {"transport"},
     {"worker", "pool"},
     {"mapping"},
+    {"options"},
     {"executor", "measure"},
     {"integrations", "demo", "bench"},
     {"__main__"},

@@ -24,6 +24,17 @@ class MapScope:
         return Packed(packed.data, holds, packed.bytes_by_name + packed.bytes_copied)
 
 
+@dataclass(frozen=True, slots=True)
+class CallLimits:
+    """What a call may do: run for so many nanoseconds (0: as long as it likes), be run again after so many deaths."""
+
+    nanoseconds: int = 0
+    retries: int = 0
+
+
+NO_LIMITS = CallLimits()
+
+
 @dataclass(slots=True)
 class Tally:
     """Figures of a pool, as `SharedExecutor.stats` gives them."""

@@ -6,9 +6,9 @@ what is read from a ring after the death is certain is all that there will ever 
 raise, or ask for other results. To wake a thread takes 20 to 50 us.
 
 What this means for us: one sleep, in epoll, for the event and all pidfds. At a death: get the baton, read the rings,
-deal with what was left over, then judge. Two threads sleep there, from the first callback on. The kernel wakes one of
-them, and that one runs the callbacks of what it has read, so that nobody needs to be woken for those; the other wakes
-if something comes meanwhile.
+deal with what was left over, then judge. The same when the time of a call may be up, which bounds the sleep. Two threads
+sleep there, from the first callback on. The kernel wakes one of them, and that one runs the callbacks of what it has
+read, so that nobody needs to be woken for those; the other wakes if something comes meanwhile.
 
 Guarantees
     one thread at a time is *on duty*: it alone deals with answers, deaths and the pool's next steps
@@ -45,6 +45,8 @@ class Collector:
         On duty, before each round: deal with what the desk's backlog holds.
     on_death : callable
         On duty. Of the worker, when all its answers have been dealt with; this thread has the baton.
+    on_time : callable
+        On duty. After that, and when the desk says that a call with a limit is due; this thread has the baton.
     on_round : callable
         On duty, whenever something has come, or somebody has rung. Seconds to sleep at most, None for no limit; or
         `END`, after which nobody rings any more.
@@ -58,6 +60,7 @@ class Collector:
         desk: _core.Desk,
         on_backlog: Callable[[], None],
         on_death: Callable[[Worker], None],
+        on_time: Callable[[], None],
         on_round: Callable[[], float | None],
         on_failure: Callable[[BaseException], None],
         name: str,
@@ -66,6 +69,7 @@ class Collector:
         self._desk = desk
         self._on_backlog = on_backlog
         self._on_death = on_death
+        self._on_time = on_time
         self._on_round = on_round
         self._on_failure = on_failure
         self._epoll = select.epoll()
@@ -115,7 +119,7 @@ class Collector:
         self._epoll.close()
         os.close(self._event)
         # and let go of the pool, which has this object: else both would wait for the collection of garbage
-        del self._on_backlog, self._on_death, self._on_round, self._on_failure
+        del self._on_backlog, self._on_death, self._on_time, self._on_round, self._on_failure
 
     # ---- the threads -----------------------------------------------------------------------------
 
@@ -164,8 +168,8 @@ class Collector:
             self._desk.try_collect()
             while not self._is_over:
                 self._on_backlog()
-                if self._dead and self._desk.try_take():
-                    self._bury()
+                if (self._dead or self._desk.is_due) and self._desk.try_take():
+                    self._judge()
                 self._patience = self._on_round()
                 if self._patience == END:
                     self._end()
@@ -194,13 +198,14 @@ class Collector:
                 self._calling.release()  # and look again: the other may have put one there, and gone by
         return has_called
 
-    def _bury(self) -> None:
-        """With the baton: judge the dead."""
+    def _judge(self) -> None:
+        """With the baton: judge the dead, and those that have taken too long."""
         try:
             self._desk.collect_all()  # what it wrote last may have come after the first look
             self._on_backlog()
             while self._dead:
                 self._on_death(self._dead.pop(0))
+            self._on_time()
         finally:
             self._desk.lay_down()
 

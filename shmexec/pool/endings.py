@@ -2,13 +2,13 @@
 
 Some facts: one SIGTERM may be slept through, by code that was about to block in C; the code of a call may swallow the
 SystemExit that it raises; C code never looks.
-What this means for us: SIGTERM is sent again and again until the worker is gone or the grace is over.
+What this means for us: SIGTERM is sent ten times a second until the worker is gone or the grace is over.
 """
 
 import copy
 
-from shmexec._core import Call
-from shmexec.errors import WorkerDied
+from shmexec._core import Call, Verdict
+from shmexec.errors import TaskTimeout, WorkerDied
 from shmexec.pool.crew import Worker
 
 _ASK_AGAIN = 0.1
@@ -19,13 +19,14 @@ class Endings:
 
     def __init__(self) -> None:
         self._until: dict[Worker, float] = {}
-
-    def __contains__(self, worker: Worker) -> bool:
-        return worker in self._until
+        self._next_ask = 0.0
 
     def begin(self, worker: Worker, until: float) -> None:
-        """From now on it is asked to end, and killed at ``until``, or earlier if that was said before."""
-        self._until[worker] = min(until, self._until.get(worker, until))
+        """From now on it is asked to end, and killed at ``until``, or at an earlier time that was said before."""
+        before = self._until.get(worker)
+        if before is None or until < before:
+            self._until[worker] = until
+            self._next_ask = 0.0
 
     def forget(self, worker: Worker) -> None:
         """It is dead."""
@@ -33,12 +34,16 @@ class Endings:
 
     def ask(self, now: float) -> float | None:
         """Send the signals that are due; seconds until the next are, or None."""
-        for worker, until in self._until.items():
-            if now < until:
-                worker.process.terminate()
-            else:
-                worker.process.kill()
-        return _ASK_AGAIN if self._until else None
+        if not self._until:
+            return None
+        if now >= self._next_ask:
+            self._next_ask = now + _ASK_AGAIN
+            for worker, until in self._until.items():
+                if now < until:
+                    worker.process.terminate()
+                else:
+                    worker.process.kill()
+        return self._next_ask - now
 
 
 def alike(error: BaseException, says: str | None = None) -> BaseException:
@@ -50,13 +55,24 @@ def alike(error: BaseException, says: str | None = None) -> BaseException:
     return made
 
 
+def outcome_of_death(worker: Worker, code: int | None, call: Call) -> BaseException:
+    """What a worker's death is to the call that it was running, or that it was made to end for."""
+    if call.verdict == Verdict.OVERTIME:
+        seconds = call.limit * 1e-9
+        return TaskTimeout(
+            f"{call.name} ran for longer than {seconds:g} seconds; worker process {worker.process.pid} was ended"
+        )
+    return death(worker, code, call)
+
+
 def death(worker: Worker, code: int | None, call: Call | None) -> WorkerDied:
     """What a worker's death is to the call that it was running, or, without one, to the pool."""
     how = f"was killed by signal {-code}" if code is not None and code < 0 else f"ended with exit code {code}"
     if call is None:
         return WorkerDied(f"worker process {worker.process.pid} {how}", pid=worker.process.pid, exitcode=code)
+    again = f" (attempt {call.deaths})" if call.deaths > 1 else ""
     return WorkerDied(
-        f"worker process {worker.process.pid} {how} while it was running {call.name}",
+        f"worker process {worker.process.pid} {how} while it was running {call.name}{again}",
         pid=worker.process.pid,
         exitcode=code,
         call=call.name,

@@ -23,28 +23,31 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 from shmexec import _core
-from shmexec._core import Call, CallState, Ledger, Pack, Packed, Seat, Send, Start, Unread, Withdraw
+from shmexec._core import Call, CallState, Ledger, Pack, Packed, Seat, Send, Start, Unread, Verdict, Withdraw
 from shmexec.errors import SharedMemoryFull
 from shmexec.pickling import failures
 from shmexec.pool.answers import Answers, set_outcome
-from shmexec.pool.calls import MapScope, Tally
+from shmexec.pool.calls import NO_LIMITS, CallLimits, MapScope, Tally
 from shmexec.pool.collector import END, Collector
 from shmexec.pool.crew import Crew, Worker, WorkerSettings
-from shmexec.pool.endings import Endings, alike, death
+from shmexec.pool.endings import Endings, alike, death, outcome_of_death
 from shmexec.pool.futures import CallFuture
 from shmexec.pool.launcher import WorkerProcess
+from shmexec.pool.limits import Cancelled, Limits
 from shmexec.pool.packing import Packer
 from shmexec.pool.spans import SpanMap
 from shmexec.progress import Reported
 from shmexec.transport.messages import DEPTH, Cost, Kind
 
-_START_FAILURES = 3  # workers that die one after the other before any has come up: the next would, too
+_FRUITLESS = 3  # workers that die one after the other and have begun nothing: the next would, too
+_IN_VAIN = 10  # calls one after the other that die in each of several attempts
 
 # the standard library's words: programs look for them
 _ABRUPT = "A child process terminated abruptly, the process pool is not usable anymore"
 _ABRUPT_FOR_CALLS = "A process in the process pool was terminated abruptly while the future was running or pending"
 
 _GRACE = 10.0  # seconds that the workers of a broken pool have for their clean-up
+_LIMIT_GRACE = 5.0  # and a worker whose call has run out of time, or was cancelled
 
 _pool_numbers = itertools.count()
 
@@ -72,15 +75,15 @@ class Pool:
         self.tally = Tally()
         self.breaks = breaks
         self._workers: dict[Seat, Worker] = {}
-        self._start_failures = 0
         self._closing = False
+        self._is_killing = False  # the workers of a broken pool get no grace
         self._is_cancelling = False  # spans of a map that were not sent yet, too
         self._handing_over = 0  # spans that have ended and that others may follow
         self._closed = threading.Event()
         self._broken: BaseException | None = None
         self._broken_by: str = ""
         self._endings = Endings()  # the collector's
-        self._put_off: deque[Callable[[], None]] = deque()  # what finalizers have asked for
+        self._put_off: deque[Callable[[], object]] = deque()  # what finalizers have asked for
         self._owner = os.getpid()
         number = next(_pool_numbers)
         self._event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -89,12 +92,14 @@ class Pool:
         self.desk = _core.Desk(hub, self._ledger, CallFuture, self, self._feed)
         self._packer = Packer(self, self.tally.copies, self.desk.learn)
         self._crew = Crew(settings, hub)
+        self._limits = Limits(self.desk, self._ledger)
         self._answers = Answers(self.desk, self._ledger, self._workers, self.tally, self)
         self._collector = Collector(
             self._event,
             self.desk,
             self._answers.deal_with_backlog,
             self._on_death,
+            self._limits.look,
             self._on_round,
             self._on_failure,
             f"shmexec-collector-{number}",
@@ -111,11 +116,24 @@ class Pool:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         scope: MapScope | None = None,
+        limits: CallLimits = NO_LIMITS,
     ) -> CallFuture:
         """A new call. Raises RuntimeError when the pool is closed, BrokenProcessPool when it is broken."""
         future = self.desk.new_future()
-        name = failures.name_of(function)
-        return self._submit(Call(self.desk.next_number(), kind, future, function, args, kwargs, name, scope))
+        return self._submit(
+            Call(
+                self.desk.next_number(),
+                kind,
+                future,
+                function,
+                args,
+                kwargs,
+                failures.name_of(function),
+                scope,
+                limit=limits.nanoseconds,
+                retries=limits.retries,
+            )
+        )
 
     def start_map(
         self,
@@ -184,6 +202,7 @@ class Pool:
                 if not other.done():
                     self.desk.dependents.setdefault(other, []).append(call)
                     call.missing += 1
+            self.desk.adopt(call)
             self._ledger.submit(call, blocked=call.missing > 0)
         self._feed()
         future: CallFuture = call.future
@@ -228,6 +247,37 @@ class Pool:
     def abandon(self) -> None:
         """Nobody can use this pool any more: shut it down. For finalizers: takes no lock and does not wait."""
         self._later(lambda: self.shutdown(wait=False, cancel_futures=False))
+
+    def end_workers(self, *, kill: bool) -> None:
+        """Take no more calls, end the workers now: what waits is cancelled, what runs fails. Does not wait."""
+        if self.desk.lock.is_mine():
+            self._later(lambda: self.end_workers(kill=kill))
+            return
+        self.shutdown(wait=False, cancel_futures=True)
+        self._is_killing |= kill
+        name, did = ("kill_workers", "killed") if kill else ("terminate_workers", "terminated")
+        processes = self.processes()
+        self.break_off(BrokenProcessPool(f"the worker processes were {did} by {name}()"))
+        for process in processes.values():
+            if kill:
+                process.kill()
+            else:
+                process.terminate()
+
+    def cancel(self, future: CallFuture) -> bool:
+        """Cancel a call, and kill it if it runs; False if it is over."""
+        if self.desk.lock.is_mine():
+            self._later(lambda: self.cancel(future))
+            return not future.done()
+        self.desk.help()  # an answer that is there counts
+        if future.cancel():
+            return True
+        call = self.desk.call_of(future)
+        became = Cancelled.NO if call is None or not self.is_owned else self._limits.cancel(call)
+        if call is not None and became is Cancelled.TAKEN:
+            self.finish(call)
+        self._feed()
+        return became is not Cancelled.NO
 
     def processes(self) -> dict[int, WorkerProcess]:
         """The workers that are there, by pid."""
@@ -297,7 +347,7 @@ class Pool:
         if self._closing:
             raise RuntimeError("cannot schedule new futures after shutdown")
 
-    def _later(self, action: Callable[[], None]) -> None:
+    def _later(self, action: Callable[[], object]) -> None:
         """Put off what a finalizer asks for: its thread may be anywhere, with any lock in its hands."""
         self._put_off.append(action)
         if self._collecting:
@@ -372,13 +422,15 @@ class Pool:
         if not call.future.running() and not call.future.set_running_or_notify_cancel():  # running: tried before
             self.finish(call)
             return
-        if _core.is_half_full():  # the rest is for the results of the calls that are under way
+        if _core.is_half_full() and not call.verdict:  # the rest is for the results of the calls that are under way
             with self.desk.lock:
                 if self._broken is None and self._ledger.try_later(call):
                     return
         error = self._packer.pack(call)
         with self.desk.lock:
-            if isinstance(error, SharedMemoryFull) and self._broken is None and self._ledger.try_later(call):
+            if call.verdict:
+                error = CancelledError()
+            elif isinstance(error, SharedMemoryFull) and self._broken is None and self._ledger.try_later(call):
                 return
             if error is None:
                 self._ledger.packed(call)
@@ -412,41 +464,46 @@ class Pool:
 
     def came_up(self, worker: Worker) -> None:
         """The worker is ready."""
-        self._start_failures = 0
         with self.desk.lock:
             worker.seat.is_ready = True
 
     def _on_death(self, worker: Worker) -> None:
+        seat = worker.seat
         with self.desk.lock:
-            sent = list(worker.seat.sent)
-            victim = next((call for call in sent if worker.channel.was_started(call.position)), None)
-            expected = worker.seat.is_leaving or (self._closing and self._is_idle)
-            self._ledger.died(worker.seat, victim)
-            self.desk.unwatch(worker.seat)
+            begun = next((call for call in seat.sent if worker.channel.was_started(call.position)), None)
+            was_asked_for = seat.doomed is not None
+            victim = seat.doomed or begun
+            expected = seat.is_leaving or (self._closing and self._is_idle)
+            over = self._ledger.died(seat, victim, expected)
+            self.desk.unwatch(seat)
         if victim is not None and (report := _core.read_report(worker.channel, victim.number)) is not None:
             victim.future.note_report(report[-1])
         self._endings.forget(worker)
         code = self._crew.bury(worker)  # before anybody learns of it: what the worker held is there again
         with self.desk.lock:
-            del self._workers[worker.seat]
-        if victim is not None or not expected:
-            self.tally.workers_died += 1
-        if victim is not None and not self.breaks:
-            self.finish(victim, error=death(worker, code, victim))
-        if expected and victim is None:
+            del self._workers[seat]
+        asked_for = was_asked_for or (expected and victim is None)
+        self.tally.workers_died += not asked_for
+        if over is not None and (was_asked_for or not self.breaks):
+            self.finish(over, error=outcome_of_death(worker, code, over))
+        if asked_for:
             return
         if self.breaks:
             reason = death(worker, code, victim)
             self.break_off(alike(reason, f"{_ABRUPT_FOR_CALLS}: {reason}"), f"{_ABRUPT}: {reason}", victim)
-        elif not worker.seat.is_ready:
-            self._start_failures += 1
-            if self._start_failures >= _START_FAILURES:
-                self.break_off(
-                    BrokenProcessPool(
-                        f"{_START_FAILURES} worker processes in a row died before they had come up, "
-                        f"the last with exit code {code}"
-                    )
-                )
+        else:
+            self._give_up(code)
+
+    def _give_up(self, code: int | None) -> None:
+        """Break off if the next worker would only die like those before."""
+        why = ""
+        with self.desk.lock:
+            if self._ledger.fruitless >= _FRUITLESS and not self._ledger.go_on_without():
+                why = f"{_FRUITLESS} worker processes in a row died before they had come up or begun a call"
+            elif self._ledger.in_vain >= _IN_VAIN:
+                why = f"the workers of {_IN_VAIN} calls in a row died at every attempt, and no call was answered"
+        if why:
+            self.break_off(BrokenProcessPool(f"{why}, the last with exit code {code}"))
 
     def _on_round(self) -> float | None:
         """How long the collector may sleep: for ever (None), so many seconds, or it ends."""
@@ -461,13 +518,17 @@ class Pool:
             for worker in stopping:
                 worker.seat.is_leaving = True
                 worker.stop()
+            now = time.monotonic()
             if self._broken is not None:
                 for worker in self._workers.values():
-                    if worker not in self._endings:
-                        self._endings.begin(worker, time.monotonic() + _GRACE)
+                    self._endings.begin(worker, now if self._is_killing else now + _GRACE)
+            for seat in self._ledger.doomed():
+                self._endings.begin(self._workers[seat], now + _LIMIT_GRACE)
+            self.desk.set_alarm()
             go_on = not ending or bool(self._workers) or not self._closing
         if go_on:
-            return self._endings.ask(time.monotonic())
+            waits = self._endings.ask(now), self.desk.seconds_to_alarm
+            return min((seconds for seconds in waits if seconds is not None), default=None)
         self._end()
         return END
 
@@ -482,7 +543,9 @@ class Pool:
             self._ledger.ended(call)
             self._handing_over += job is not None
         call.release()
-        if packed is not None:
+        if call.verdict == Verdict.UNWANTED:
+            call.future.set_cancelled()
+        elif packed is not None:
             call.future.set_result(Unread(packed))
         elif error is not None and (call.future.running() or call.future.set_running_or_notify_cancel()):
             call.future.set_exception(error)

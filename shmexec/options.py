@@ -1,0 +1,97 @@
+"""What `SharedExecutor.options` returns: the same pool, whose calls have a limit of time, or are tried again."""
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future
+from typing import Any, ParamSpec, Protocol, TypeVar
+
+from shmexec.checks import checked_count
+from shmexec.mapping import MapOptions, map_calls
+from shmexec.pool.calls import NO_LIMITS, CallLimits
+from shmexec.pool.pool import Pool
+from shmexec.progress import checked_progress
+from shmexec.transport.messages import Kind
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Owner(Protocol):
+    """The executor itself."""
+
+    _max_workers: int
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any: ...
+    def map(
+        self,
+        fn: Callable[..., T],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int | None = None,
+        buffersize: int | None = None,
+        ordered: bool = True,
+        progress: bool | str | Callable[[float, int | None], object] = False,
+    ) -> Iterator[T]: ...
+    def cancel(self, future: Any) -> bool: ...
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None: ...
+
+
+class LimitedExecutor(Executor):
+    """The calls that are made through it have limits; in all else it is the executor that made it.
+
+    Several may be in use at a time. It keeps the executor alive; shutting down either shuts down the pool.
+    """
+
+    def __init__(self, owner: Owner, pool: Pool, limits: CallLimits) -> None:
+        self._owner = owner
+        self._pool = pool
+        self._limits = limits
+        self._max_workers = owner._max_workers  # other libraries read it
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """As `SharedExecutor.submit`."""
+        if self._limits == NO_LIMITS or not callable(fn):
+            future: Future[T] = self._owner.submit(fn, *args, **kwargs)
+            return future
+        return self._pool.submit(Kind.CALL, fn, args, kwargs, limits=self._limits)
+
+    def map(
+        self,
+        fn: Callable[..., T],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int | None = None,
+        buffersize: int | None = None,
+        ordered: bool = True,
+        progress: bool | str | Callable[[float, int | None], object] = False,
+    ) -> Iterator[T]:
+        """As `SharedExecutor.map`. Each chunk has the limits; the default `chunksize` is 1.
+
+        `timeout` is for the whole map, as ever: it raises in the iterator, and ends nothing that runs.
+        """
+        if self._limits == NO_LIMITS or not callable(fn):
+            return self._owner.map(
+                fn,
+                *iterables,
+                timeout=timeout,
+                chunksize=chunksize,
+                buffersize=buffersize,
+                ordered=ordered,
+                progress=progress,
+            )
+        options = MapOptions(
+            timeout,
+            checked_count("chunksize", chunksize),
+            checked_count("buffersize", buffersize),
+            bool(ordered),
+            checked_progress(progress),
+            self._limits,
+        )
+        return map_calls(self._pool, fn, iterables, options, adapts=False, owner=self)
+
+    def cancel(self, future: Any) -> bool:
+        """As `SharedExecutor.cancel`."""
+        return self._owner.cancel(future)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """As `SharedExecutor.shutdown`: it is the same pool."""
+        self._owner.shutdown(wait, cancel_futures=cancel_futures)
