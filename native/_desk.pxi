@@ -252,8 +252,19 @@ cdef class Desk:
                 self.call_collector()
 
     cpdef withdraw(self, Seat seat, Call call):
-        """Under the lock: take a call back from a worker's ring, if the worker has not begun it."""
-        cdef bint taken_back = sx_task_withdraw(&seat.channel.channel.tasks, call.position)
+        """Under the lock: take a call back from a worker's ring, if the worker has not begun it.
+
+        Those behind it that count on the function that it ships are taken back before.
+        """
+        cdef bint taken_back
+        cdef Py_ssize_t i
+        if call.ships_function and call.function_number:
+            i = len(seat.sent) - 1
+            while seat.sent[i] is not call:
+                if (<Call> seat.sent[i]).function_number == call.function_number:
+                    self.withdraw(seat, seat.sent[i])
+                i -= 1
+        taken_back = sx_task_withdraw(&seat.channel.channel.tasks, call.position)
         self.ledger.withdrawn(seat, call, taken_back)
         if taken_back and call.is_atoms:
             (<LazyFuture> call.future).state = PENDING
@@ -262,14 +273,18 @@ cdef class Desk:
 
     cdef recall(self, Call call):
         """Take back a call that is to be cancelled, if no worker has begun it and it holds no memory."""
+        cdef bint rest = False
         if self.lock.is_mine():
             return
         self.lock.take()
         try:
             if call.is_atoms and call.state == SENT and not call.has_begun and not self.has_ended:
                 self.withdraw(call.seat, call)
+                rest = call.state == SENT and self.pump()  # for those that were taken back before it
         finally:
             self.lock.drop()
+        if rest:
+            self.call_collector()
 
     def adopt(self, Call call not None):
         """So that `call_of` finds the call of this future."""

@@ -60,7 +60,7 @@ cdef class Ledger:
     cdef double nanoseconds      # that a call takes, of late
     cdef Py_ssize_t doomed_calls
     cdef readonly Py_ssize_t fruitless  # workers that died one after the other and had begun nothing
-    cdef readonly Py_ssize_t in_vain    # calls one after the other whose workers died each time that they were tried, and no answer
+    cdef readonly Py_ssize_t in_vain    # calls one after the other that died at each of several attempts, with no answer between
     cdef uint64_t ends_before    # as of the last death
     cdef Py_ssize_t sent_calls
 

@@ -423,6 +423,22 @@ def test_only_futures_of_the_same_executor_can_be_cancelled(lonely, make_executo
         other.cancel(lonely.submit(tasks.give, 1))
 
 
+@pytest.mark.parametrize("argument", [0, np.ones(100_000)], ids=["atoms", "array"])
+def test_a_call_that_is_taken_back_takes_no_other_calls_function_with_it(lonely, argument):
+    """The function was to be shipped with it, and the call behind it counts on that."""
+    lonely.submit(os._exit, 1).exception()
+    pid = lonely.submit(tasks.pid).result()  # of a worker that does not have the function yet
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        first, second = lonely.submit(tasks.give, argument), lonely.submit(tasks.give, 1)
+        assert len(seat_of(lonely).sent) == 2
+        assert lonely.cancel(first)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert second.result() == 1
+    assert first.cancelled()
+
+
 def test_cancelling_beside_calls_that_end_loses_nothing(make_executor):
     """Whichever comes first: each call has its value or is cancelled, and all others have theirs."""
     executor = make_executor(2)

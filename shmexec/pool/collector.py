@@ -6,9 +6,9 @@ what is read from a ring after the death is certain is all that there will ever 
 raise, or ask for other results. To wake a thread takes 20 to 50 us.
 
 What this means for us: one sleep, in epoll, for the event and all pidfds. At a death: get the baton, read the rings,
-deal with what was left over, then judge. The same when the time of a call may be up, which bounds the sleep. Two threads
-sleep there, from the first callback on. The kernel wakes one of them, and that one runs the callbacks of what it has
-read, so that nobody needs to be woken for those; the other wakes if something comes meanwhile.
+deal with what was left over, then judge. The same when the time of a call may be up, which bounds the sleep. Two
+threads sleep there, from the first callback on. The kernel wakes one of them, and that one runs the callbacks of what
+it has read, so that nobody needs to be woken for those; the other wakes if something comes meanwhile.
 
 Guarantees
     one thread at a time is *on duty*: it alone deals with answers, deaths and the pool's next steps
