@@ -50,7 +50,7 @@ cdef class Ledger:
         Start all workers with the first call, not each when it is needed.
     """
     cdef readonly list seats
-    cdef bint eager
+    cdef public bint eager
     cdef Py_ssize_t max_workers, depth, deep, starting, packing_count
     cdef Py_ssize_t wanted       # workers that calls have asked for and that were not started yet
     cdef set blocked

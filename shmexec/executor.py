@@ -80,7 +80,8 @@ class SharedArrayProcessPoolExecutor(ProcessPoolExecutor):
         Default: the CPUs that this process may use.
     mp_context : multiprocessing context, optional
         How workers are started: fork, forkserver or spawn. Default: a fork server of the package's own, which is
-        fast and needs no ``if __name__ == "__main__"``.
+        fast and needs no ``if __name__ == "__main__"``; but fork, where that is the standard library's default, if
+        there are `initargs` that can only be inherited, as the locks of that default.
     initializer : callable, optional
         Called as ``initializer(*initargs)`` in each worker as it comes up. If it raises, the pool is broken.
     initargs : tuple
@@ -146,7 +147,15 @@ class SharedArrayProcessPoolExecutor(ProcessPoolExecutor):
             raise TypeError(f"initargs must be a tuple, not {type(initargs).__name__}")
         self._max_workers = workers or len(os.sched_getaffinity(0))
         settings = WorkerSettings(
-            method, initializer, tuple(initargs), finalizer, tasks, bool(shared_results), threads, self._max_workers
+            method,
+            initializer,
+            tuple(initargs),
+            finalizer,
+            tasks,
+            bool(shared_results),
+            threads,
+            self._max_workers,
+            may_fork=mp_context is None and tasks is None and _default_method() == "fork",
         )
         if limit is not None:
             _core.set_limit(_checked_limit(limit))
@@ -398,7 +407,7 @@ def _checked_context(context: BaseContext | None, max_tasks: int | None) -> tupl
         return multiprocessing.get_context("forkserver" if max_tasks is None else "spawn"), "forkserver"
     if not callable(getattr(context, "get_start_method", None)):
         raise TypeError(f"mp_context must be a multiprocessing context, not {type(context).__name__}")
-    method = context.get_start_method(allow_none=True) or multiprocessing.get_start_method()
+    method = context.get_start_method(allow_none=True) or _default_method()
     if method not in METHODS:
         raise ValueError(f"mp_context must start by one of {', '.join(METHODS)}, not {method!r}")
     if method == "fork" and max_tasks is not None:
@@ -407,6 +416,11 @@ def _checked_context(context: BaseContext | None, max_tasks: int | None) -> tupl
             " mp_context."
         )
     return context, method
+
+
+def _default_method() -> str:
+    """How the standard library's pool would start its workers; it stays undecided if it is."""
+    return multiprocessing.get_start_method(allow_none=True) or multiprocessing.get_all_start_methods()[0]
 
 
 # ---- the end of the process ----------------------------------------------------------------------

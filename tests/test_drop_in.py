@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import pickle
 import queue
+import threading
 import weakref
 from concurrent.futures.process import BrokenProcessPool, ProcessPoolExecutor
 
@@ -211,6 +212,38 @@ def test_what_an_initializer_raises_is_logged_before_anybody_learns_of_it(make_e
     messages.close()
     messages.join_thread()
     assert any("Exception in initializer" in text and "ValueError: no licence" in text for text in texts)
+
+
+_kept = None
+
+
+def keep(thing):
+    global _kept
+    _kept = thing
+
+
+def use_kept():
+    with _kept.get_lock() if hasattr(_kept, "get_lock") else _kept:
+        return os.getppid()
+
+
+_first = multiprocessing.Value("d")  # the memory that the standard library gets for the first it keeps for all
+DEFAULT = multiprocessing.get_all_start_methods()[0]
+KINDS = [multiprocessing.Lock, multiprocessing.BoundedSemaphore, lambda: multiprocessing.Value("d")]
+if DEFAULT == "fork":
+    KINDS.append(threading.Lock)  # which nothing but a fork can pass on
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_locks_of_the_default_context_are_passed_on_by_a_pool_that_was_given_none(make_executor, kind):
+    executor = make_executor(2, None, keep, (kind(),))
+    parent = executor.submit(use_kept).result()
+    assert {executor.submit(use_kept).result() for _ in range(4)} == {parent}
+    assert (parent == os.getpid()) == (DEFAULT == "fork")
+    assert len(executor._processes) == (2 if DEFAULT == "fork" else 1)
+    error = executor.submit(faults.die).exception()  # and replaced by a fork, too
+    assert isinstance(error, WorkerDied)
+    assert executor.submit(use_kept).result() == parent
 
 
 class Named:

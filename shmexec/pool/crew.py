@@ -45,7 +45,11 @@ class Worker:
 
 @dataclass(frozen=True)
 class WorkerSettings:
-    """What each worker of a pool is started with."""
+    """What each worker of a pool is started with.
+
+    `may_fork`: nobody chose the method, and the standard library's default is fork, which can pass on what no pickle
+    can: its locks, above all. It is used if such things are among the `initargs`.
+    """
 
     method: str
     initializer: Callable[..., Any] | None
@@ -55,6 +59,7 @@ class WorkerSettings:
     shared_results: bool
     threads: int | None = None
     max_workers: int = 1
+    may_fork: bool = False
 
 
 class Crew:
@@ -107,11 +112,29 @@ class Crew:
                 return self._replacer.start(_ENTRY, job, name=name, fds=fds, variables=dict(head.variables))
             except (RuntimeError, TypeError):
                 pass  # initargs that can only be inherited, as a lock of the fork context: then it must be a fork
-        if self._settings.method == "fork":
+        launcher = self._launcher
+        if launcher.method == "fork":
             track_classes()
-        return self._launcher.start(
-            _ENTRY, job, name=name, fds=fds, fork_guard=_as_worker(head.slot), variables=dict(head.variables)
-        )
+        try:
+            return launcher.start(
+                _ENTRY, job, name=name, fds=fds, fork_guard=_as_worker(head.slot), variables=dict(head.variables)
+            )
+        except (RuntimeError, TypeError):
+            if not self._turn_to_fork(launcher):
+                raise
+        return self._launch(head, name, as_replacement)
+
+    def _turn_to_fork(self, refusing: Launcher) -> bool:
+        """If that may be. Two threads may come here; the second finds it done."""
+        if refusing is self._launcher and self._settings.may_fork:
+            self._replacer, self._launcher = refusing, Launcher("fork")
+            self._settings = replace(self._settings, method="fork", may_fork=False)
+        return refusing is not self._launcher
+
+    @property
+    def forks(self) -> bool:
+        """Whether workers are forked out of this process: then all are, before it has threads of ours."""
+        return self._launcher.method == "fork"
 
     def bury(self, worker: Worker) -> int | None:
         """Take back all that a dead worker held; its exit code."""

@@ -457,6 +457,7 @@ class Pool:
             self.tally.workers_started += 1
             self._workers[worker.seat] = worker
             self._ledger.started(worker.seat)
+            self._ledger.eager = self._crew.forks
             self.desk.watch(worker.seat)
             self._collector.watch(worker)
 
