@@ -31,7 +31,6 @@ cdef enum:
     KIND_RESULT = 5
     KIND_ATOM = 10
     LONGEST_ATOMS = 2048
-    LONGEST_FUNCTION = 1024  # bytes
     MOST_KNOWN = 256
     MOST_ANSWERS = 512  # in one go: then others may have the GIL
 
@@ -129,26 +128,29 @@ cdef class Desk:
 
     def learn(self, function, Known known):
         """Calls of this function with atoms need no Python, while `known` is current."""
-        if len(known.packed.data) < LONGEST_FUNCTION and not len(known.packed.holds):
+        if known.is_short:
             if len(self.known) >= MOST_KNOWN and function not in self.known:
                 self.known.clear()
             self.known[function] = known
 
-    def submit(self, function, tuple args):
-        """The future of a call of a known function with atoms; None: it is another, or the pool has first to do something."""
+    def submit(self, function, tuple args, Known known=None):
+        """The future of a call of a known function with atoms; None: it is another, or the pool has first to do something.
+
+        `known`: what the function is known as, for who wants it as it was then; else as it is now.
+        """
         cdef PyObject *found
-        cdef Known known
         cdef Call call
         cdef LazyFuture future
         cdef bint rest
         cdef type kind = type(function)
-        if not self.is_open or not (kind is types.FunctionType or kind is types.BuiltinFunctionType):
+        if not self.is_open or not (kind is types.FunctionType or kind is types.BuiltinFunctionType) or self.lock.is_mine():
             return None
-        found = PyDict_GetItem(self.known, function)
-        if found == NULL or not are_atoms(args):
-            return None
-        known = <Known> found
-        if not known.is_current(function) or self.lock.is_mine():
+        if known is None:
+            found = PyDict_GetItem(self.known, function)
+            if found == NULL or not (<Known> found).is_current(function):
+                return None
+            known = <Known> found
+        if not are_atoms(args):
             return None
         data = dumps((args, NO_KEYWORDS), 5)
         if len(<bytes> data) > LONGEST_ATOMS:

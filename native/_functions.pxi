@@ -16,6 +16,9 @@ cdef extern from "Python.h":
 cdef object by_value_modules = cloudpickle.list_registry_pickle_by_value
 cdef dict modules = sys.modules
 
+cdef enum:
+    LONGEST_FUNCTION = 1024  # bytes, of one that is known
+
 MISSING = object()  # the value of a global that is not there
 
 
@@ -23,6 +26,11 @@ cdef class Known:
     """A function that workers know by a number, and what is shipped to those that do not yet."""
     cdef readonly uint64_t number
     cdef readonly Packed packed
+
+    @property
+    def is_short(self):
+        """Whether it is shipped with a call of atoms: in the ring, and without a hold on anything."""
+        return len(self.packed.data) < LONGEST_FUNCTION and not len(self.packed.holds)
 
     cpdef bint is_current(self, function) except -1:
         """Whether its pickle would come out the same now."""

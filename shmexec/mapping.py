@@ -129,6 +129,8 @@ class _Chunks:
     ) -> None:
         self.taken = 0  # items
         self._pool, self._function, self._scope = pool, fn, scope
+        # as it is now, whatever becomes of it meanwhile
+        self._known = pool.known(fn) if size == 1 and limits == NO_LIMITS else None
         self._items, self._size, self._limits = items, size, limits
         self._watched: dict[CallFuture, int] | None = None  # those that are not done, and how many items they have
         self._finished = self._yielded = 0  # items
@@ -136,16 +138,12 @@ class _Chunks:
     def submit(self, count: int | None) -> Iterator[CallFuture]:
         """So many more; None: all."""
         submit, submit_atoms = self._pool.submit, self._pool.desk.submit
-        function, scope, limits = self._function, self._scope, self._limits
-        if self._size == 1 and limits != NO_LIMITS:
-            for item in itertools.islice(self._items, count):
-                self.taken += 1
-                yield submit(Kind.CALL, function, item, {}, scope, limits)
-            return
+        function, scope, limits, known = self._function, self._scope, self._limits, self._known
         if self._size == 1:
             for item in itertools.islice(self._items, count):
                 self.taken += 1
-                yield submit_atoms(function, item) or submit(Kind.CALL, function, item, {}, scope)
+                future = None if known is None else submit_atoms(function, item, known)
+                yield future or submit(Kind.CALL, function, item, {}, scope, limits)
             return
         for _ in itertools.repeat(None) if count is None else range(count):
             chunk = tuple(itertools.islice(self._items, self._size))

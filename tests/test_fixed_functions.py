@@ -145,6 +145,16 @@ def test_generators_of_lambdas_are_not_kept(lonely, pickled):
     assert len(pickled) == 600
 
 
+def test_a_map_goes_on_with_the_function_as_it_was(lonely):
+    scaled, rescale = make_scaled(3)
+    results = lonely.map(scaled, range(20), chunksize=1, buffersize=2)
+    seen = [next(results)]
+    rescale(5)
+    assert lonely.submit(scaled, 1).result() == 5
+    assert lonely.submit(scaled, 1).result() == 5
+    assert [*seen, *results] == [3 * i for i in range(20)]
+
+
 IN_MAIN = """
 import shmexec
 limit = 1

@@ -26,6 +26,7 @@ _GLOBAL_OPS = ("LOAD_GLOBAL", "STORE_GLOBAL", "DELETE_GLOBAL")
 # a call might leave something in the function itself, or in another
 _CHANGING_OPS = ("STORE_GLOBAL", "DELETE_GLOBAL", "STORE_DEREF", "DELETE_DEREF", "STORE_ATTR", "DELETE_ATTR")
 _MOST_FUNCTIONS = 32
+_NOTHING = Packed(b"", _core.Holds())
 
 
 def is_importable(function: object) -> bool:
@@ -76,6 +77,11 @@ def fixed(function: Callable[..., Any], number: int, packed: Packed) -> "_core.F
             elif not _is_constant(value):
                 return None
     return _core.Fixed(number, packed, functions, names, cells)
+
+
+def is_unchanging(function: Callable[..., Any]) -> bool:
+    """Whether its pickle stays what it is until something of it is replaced."""
+    return is_importable(function) or fixed(function, 0, _NOTHING) is not None
 
 
 def _is_constant(value: object) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 from shmexec import _core
 from shmexec._core import Call, Packed
 from shmexec.pickling import failures
+from shmexec.pickling.fixed import is_unchanging
 from shmexec.pickling.functions import FunctionTable
 from shmexec.pickling.notes import FirstCopies, roots_of_call
 from shmexec.pickling.pickler import Forwarded, dump_arguments, is_plain
@@ -31,6 +32,15 @@ class Packer:
         self._pool = weakref.ref(pool)  # which has this object
         self._functions = FunctionTable()
         self._learn = learn
+
+    def known(self, function: Callable[..., Any]) -> _core.Known | None:
+        """What all calls of a map may use of a function, if it cannot change in its place."""
+        found = self._functions.known(function)
+        if found is None and is_unchanging(function):
+            for _ in range(2):  # one by value is known when it has come out the same a second time
+                self._functions.pack(function)
+            found = self._functions.known(function)
+        return found if found is not None and found.is_short else None
 
     def awaited(self, kind: Kind, args: tuple[Any, ...], kwargs: dict[str, Any]) -> set[CallFuture]:
         """The futures of the pool among the arguments."""

@@ -135,6 +135,10 @@ class Pool:
             )
         )
 
+    def known(self, function: Callable[..., Any]) -> _core.Known | None:
+        """For `desk.submit`: a function as it is now, if calls of it may take the short way."""
+        return self._packer.known(function)
+
     def start_map(
         self,
         function: Callable[..., Any],
