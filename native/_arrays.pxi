@@ -172,6 +172,15 @@ def borrowed_array(uint32_t number, uint64_t birth, dtype, tuple shape, bint for
     return array_over(made, made.start, block.place.size, 0, dtype_of(dtype), shape, None, True, fortran)
 
 
+def private_array(uint32_t number, uint64_t birth, Py_ssize_t offset, dtype, tuple shape, tuple strides, bint fortran):
+    """A copy-on-write view of a part of a block; a copy, where the kernel cannot make one. Raises StaleName."""
+    cdef Block block = hold_block(the_heap(), number, birth)
+    cdef Borrowed made = borrow_block(block)
+    if made is None:
+        return rebuild(block, offset, dtype, shape, strides, True, fortran).copy("K")
+    return array_over(made, made.start, block.place.size, offset, dtype_of(dtype), shape, strides, True, fortran)
+
+
 def foreign_array(str segment, uint32_t number, uint64_t birth, Py_ssize_t offset, dtype, tuple shape, tuple strides,
                   bint writeable, bint fortran):
     """The array of this name in the segment of whichever process tree. Raises StaleName, PermissionError."""

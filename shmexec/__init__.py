@@ -45,12 +45,14 @@ if TYPE_CHECKING:
     from shmexec.pickling.explain import Explanation, explain
     from shmexec.pickling.notes import Crossing
     from shmexec.pickling.tickets import register_multiprocessing
+    from shmexec.pickling.wishes import private, readonly
     from shmexec.reports import report_progress
 
 _MODULES = {
     "shmexec.executor": ("PoolStats", "SharedArrayProcessPoolExecutor", "SharedExecutor"),
     "shmexec.pickling.explain": ("Explanation", "explain"),
     "shmexec.pickling.notes": ("Crossing",),
+    "shmexec.pickling.wishes": ("private", "readonly"),
     "shmexec.reports": ("report_progress",),
     "shmexec.pickling.tickets": ("register_multiprocessing",),
     "shmexec.errors": ("NotShareable", "SharedMemoryFull", "StaleName", "TaskTimeout", "WorkerDied"),
@@ -100,6 +102,8 @@ __all__ = [
     "name_of",
     "ones",
     "ones_like",
+    "private",
+    "readonly",
     "register_multiprocessing",
     "report_progress",
     "share",

@@ -110,6 +110,26 @@ def _reduce_plain(array: NDArray[Any], account: Account) -> Reduced:
     return _given(copy, place, account) if account.is_loaded_once else _by_name(copy, place, True, account)
 
 
+def reduce_private(array: NDArray[Any], account: Account) -> Reduced | None:
+    """As `reduce_array`, for who wants it for itself: where that would go by name a private mapping does."""
+    if array.dtype.hasobject or array.dtype.char == "T":
+        return None
+    place = _core.locate(array) if array.size else None
+    # what plain code has made goes to one receiver anyway, as a result
+    if place is None or (account.is_result and _core.is_plain(place[0])) or account.refusal(place[0], array.nbytes):
+        return _reduce_plain(array, account)
+    account.named(array, array.nbytes)
+    if account.is_dry:
+        return _nothing, ()
+    if not account.is_result:
+        _core.disown(array)
+    block, birth, offset = place
+    account.holds.add(block, birth)
+    flags = array.flags
+    strides = None if flags.c_contiguous or flags.f_contiguous else array.strides
+    return _core.private_array, (block, birth, offset, dtype_token(array.dtype), array.shape, strides, flags.fnc)
+
+
 def _nothing() -> None:
     """Of a dry run, which nobody loads."""
 

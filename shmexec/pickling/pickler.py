@@ -23,6 +23,7 @@ from shmexec.pickling import arrays, buffers, main_module, notes, stream
 from shmexec.pickling.fixed import is_importable
 from shmexec.pickling.notes import Notes
 from shmexec.pickling.repeated import Repeated
+from shmexec.pickling.wishes import Wish
 
 # What pickle writes by itself in C, with nothing in it that could name a block or live in __main__.
 _FIXED = frozenset({int, float, complex, bool, type(None)})
@@ -167,6 +168,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             return NotImplemented if reduced is None else reduced
         if type(obj) is memoryview:
             return buffers.reduce_view(obj)
+        if isinstance(obj, Wish):
+            return obj.reduced(self._account)
         if type(obj) is Forwarded:
             packed = obj.packed
             self._account.holds.add_all(packed.holds)
