@@ -134,8 +134,12 @@ static inline uint32_t sx_block_high(const sx_heap_t *heap, uint32_t extent) {
 /* Whether there is a descriptor of this number that may be looked at: a name comes from outside. */
 static inline int sx_heap_has_descriptor(const sx_heap_t *heap, uint32_t block) {
     uint32_t extent = block / SX_EXTENT_BLOCKS;
-    return extent < sx_load_acquire(&heap->header->extent_high) &&
+    return extent < sx_extent_high(heap) &&
            block % SX_EXTENT_BLOCKS < sx_load_acquire(&heap->extents[extent].described);
+}
+static inline uint32_t sx_ticket_high(const sx_heap_t *heap) {
+    uint32_t high = sx_load_acquire(&heap->header->ticket_high);
+    return high < SX_TICKETS ? high : SX_TICKETS;
 }
 /* The extents that a block of whole extents takes, those that are there. */
 static inline uint32_t sx_extent_end(const sx_heap_t *heap, uint32_t head) {

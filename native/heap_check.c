@@ -14,8 +14,7 @@ static const char *broken(const char *invariant, uint32_t block) {
 }
 
 static int has_ticket(const sx_heap_t *heap, uint32_t block) {
-    uint32_t high = sx_load_acquire(&heap->header->ticket_high);
-    for (uint32_t t = 0; t < high && t < SX_TICKETS; t++) {
+    for (uint32_t t = 0; t < sx_ticket_high(heap); t++) {
         uint64_t ticket = sx_load_acquire(&heap->tickets[t]);
         if ((ticket & SX_TICKET_OPEN) && SX_TICKET_BLOCK(ticket) == block)
             return 1;
@@ -103,10 +102,12 @@ static const char *check_extent(sx_heap_t *heap, uint32_t extent, int quiet, uin
 }
 
 static const char *check_tickets(const sx_heap_t *heap) {
-    for (uint32_t t = 0; t < sx_load_acquire(&heap->header->ticket_high); t++) {
+    for (uint32_t t = 0; t < sx_ticket_high(heap); t++) {
         uint64_t ticket = sx_load_acquire(&heap->tickets[t]);
         if (!(ticket & SX_TICKET_OPEN))
             continue;
+        if (SX_TICKET_BLOCK(ticket) / SX_EXTENT_BLOCKS >= heap->extent_count)
+            return broken("Q5 an open ticket of no block", SX_TICKET_BLOCK(ticket));
         uint64_t state = sx_load_acquire(&sx_block_of(heap, SX_TICKET_BLOCK(ticket))->state);
         if (SX_STATE(state) != SX_LIVE || !(state & SX_TICKETED))
             return broken("Q5 an open ticket of a block that does not know of it", SX_TICKET_BLOCK(ticket));

@@ -44,7 +44,7 @@ int sx_ticket_claim(sx_heap_t *heap, uint32_t block, uint32_t entry, uint32_t se
 }
 
 uint32_t sx_ticket_count(const sx_heap_t *heap) {
-    uint32_t entries = sx_load_acquire(&heap->header->ticket_high), open = 0;
+    uint32_t entries = sx_ticket_high(heap), open = 0;
     for (uint32_t t = 0; t < entries; t++)
         open += sx_load_relaxed(&heap->tickets[t]) & SX_TICKET_OPEN;
     return open;

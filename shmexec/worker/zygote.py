@@ -59,12 +59,14 @@ class Server:
 
     def run(self) -> None:
         """Serve until the owner has no more use for it."""
-        while True:
+        is_over = False
+        while not is_over:
             ready = {number for number, _ in self._poll.poll()}
             for pidfd in ready & self._links.keys():
                 self._report(pidfd)
-            if self._owner in ready or (self._control.fileno() in ready and not self._answer()):
-                return
+            is_over = self._owner in ready or (self._control.fileno() in ready and not self._answer())
+        for link in self._links.values():
+            link.close()
 
     def _answer(self) -> bool:
         try:

@@ -98,10 +98,11 @@ def compiler(tmp_path_factory):
     return Compiler(tmp_path_factory.mktemp("native"))
 
 
-def run(program, seconds=SECONDS):
+def run(program, seconds=SECONDS, *arguments):
     environment = {**os.environ, **OPTIONS}
     limit = float(seconds) + 90
-    done = subprocess.run([program, SEED, seconds], capture_output=True, text=True, timeout=limit, env=environment)
+    command = [program, SEED, seconds, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=limit, env=environment)
     return done.returncode, done.stdout + done.stderr
 
 
@@ -189,6 +190,15 @@ def test_adopted_blocks_stay_and_trimmed_pages_are_nobodys(compiler, variant):
 @processes
 def test_sizes_zeros_limits_and_addresses_are_as_promised(compiler, variant):
     holds(compiler, "sizes", variant, "1")
+
+
+@pytest.mark.parametrize("variant", ["address", "undefined"])
+@pytest.mark.parametrize("reader", ["fuzz_ring", "fuzz_heap"])
+def test_whatever_others_have_written_is_read_within_the_heap(compiler, reader, variant):
+    corpus = str(HERE / "corpus" / f"{reader}.hex")
+    code, output = run(compiler.program(reader, variant), str(2 * float(SECONDS)), corpus)
+    assert code == 0, output[-8000:]
+    assert int(output.split()[0]) > 10, "the corpus is empty"
 
 
 @processes
