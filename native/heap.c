@@ -47,10 +47,21 @@ static void close_private(sx_heap_t *heap) {
     sx_runs_forget(&heap->runs);
 }
 
+/* Checked when the segment was opened; but others could have written since. */
+static int read_count(sx_heap_t *heap) {
+    uint32_t count = ((volatile sx_header_t *)heap->segment.base)->extent_count;
+    if (count < 2 || count > SX_MOST_EXTENTS || SX_SEGMENT_BYTES(count) != heap->segment.bytes)
+        return -EINVAL;
+    heap->extent_count = count;
+    return 0;
+}
+
 static int join(sx_heap_t *heap, uint32_t reserved_slot) {
-    heap->extent_count = ((sx_header_t *)heap->segment.base)->extent_count;
+    int code = read_count(heap);
+    if (code)
+        return code;
     lay_out(heap);
-    int code = open_private(heap);
+    code = open_private(heap);
     if (!code)
         code = sx_slot_claim(heap, reserved_slot);
     if (code)
@@ -125,11 +136,11 @@ int sx_heap_open(sx_heap_t *heap, const char *name) {
 int sx_heap_peek(sx_heap_t *heap, const char *name) {
     memset(heap, 0, sizeof *heap);
     int code = sx_segment_open(&heap->segment, name, 1);
-    if (code)
-        return code;
-    heap->extent_count = ((sx_header_t *)heap->segment.base)->extent_count;
-    lay_out(heap);
-    return 0;
+    if (!code && (code = read_count(heap)))
+        sx_segment_close(&heap->segment);
+    if (!code)
+        lay_out(heap);
+    return code;
 }
 
 void sx_heap_close(sx_heap_t *heap) {

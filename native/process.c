@@ -11,6 +11,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/prctl.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -87,6 +88,7 @@ static void *watch(void *argument) {
 }
 
 int sx_watch_owner(int owner_pidfd, int extra_fd, int signum, double grace, int code) {
+    prctl(PR_SET_PDEATHSIG, SIGCONT); /* one that is stopped could not see it; to others SIGCONT is nothing */
     watch_t *w = malloc(sizeof *w);
     if (w == NULL) return -ENOMEM;
     *w = (watch_t){.ends = {{.fd = owner_pidfd, .events = POLLIN}, {.fd = extra_fd, .events = POLLIN}},

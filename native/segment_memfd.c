@@ -10,15 +10,22 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
+
+#ifndef MFD_NOEXEC_SEAL
+#define MFD_NOEXEC_SEAL 0x0008U
+#endif
 
 #define NAME "shmexec"
 
 static int create(sx_segment_t *segment) {
-    segment->number = memfd_create(NAME, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    segment->number = memfd_create(NAME, MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL);
+    if (segment->number < 0 && errno == EINVAL) /* before Linux 6.3 */
+        segment->number = memfd_create(NAME, MFD_CLOEXEC | MFD_ALLOW_SEALING);
     if (segment->number < 0)
         return -errno;
-    if (!ftruncate(segment->number, (off_t)segment->bytes))
+    if (!fchmod(segment->number, 0600) && !ftruncate(segment->number, (off_t)segment->bytes))
         return 0;
     int code = -errno;
     close(segment->number);
@@ -52,6 +59,11 @@ static int open_name(sx_segment_t *segment, const char *name, int readonly) {
         snprintf(again, sizeof again, "/proc/self/fd/%d", looked_at);
         segment->number = open(again, (readonly ? O_RDONLY : O_RDWR) | O_CLOEXEC);
         code = segment->number < 0 ? -errno : 0;
+        int seals = code ? -1 : fcntl(segment->number, F_GET_SEALS);
+        if (seals >= 0 && !(seals & F_SEAL_SHRINK)) { /* not one of ours: reading what its owner cuts off would be a SIGBUS */
+            close(segment->number);
+            code = -EINVAL;
+        }
     } else
         code = found != inode ? -ESTALE : code; /* somebody else's file there now is no news of ours */
     close(looked_at);

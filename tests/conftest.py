@@ -99,12 +99,17 @@ def _segments():
 
 
 def _is_ours(key, _id, mode, _size, creator, _last, attached, user):
-    """A removed segment that somebody has attached, or one that was never removed, made by a process of this run."""
+    """A removed segment that somebody has attached, or one that was never removed, made by a process of this run.
+
+    If its creator is dead and somebody has it still, that one is looked for among the processes.
+    """
     is_heap = int(key) >> 16 == 0x5358 or (int(mode, 8) & 0o1000 and int(attached))
-    return is_heap and int(user) == os.geteuid() and not _is_strangers(creator)
+    if not is_heap or int(user) != os.geteuid():
+        return False
+    return not _is_strangers(creator, of_the_dead=bool(int(attached)))
 
 
-def _is_strangers(pid):
+def _is_strangers(pid, *, of_the_dead=False):
     try:
         return (
             pid.isdigit()
@@ -112,7 +117,7 @@ def _is_strangers(pid):
             and int(pid) != os.getpid()
         )
     except OSError:
-        return False  # it is dead
+        return of_the_dead
 
 
 @pytest.fixture(autouse=True)
@@ -134,7 +139,7 @@ def nothing_left(request):
         "threads": [thread for thread in threading.enumerate() if thread not in threads],
         "descriptors": {n: name for n, name in descriptors().items() if opened.get(n) != name},
         "blocks": max(0, _blocks() - blocks),
-        "segments": sorted(_segments() - segments),
+        "segments": sorted((_segments() - segments) & _segments()),  # others come and go while we look
         "broken invariant": _core.check_heap(True),
     }
     assert not any(left.values()), f"left over: { {what: which for what, which in left.items() if which} }"

@@ -306,11 +306,15 @@ sys.stdin.read()
 """
 
 
-def test_nothing_survives_a_parent_that_is_killed(script, method, tmp_path):
+@pytest.mark.parametrize("stopped", [False, True], ids=["running", "stopped"])
+def test_nothing_survives_a_parent_that_is_killed(script, method, tmp_path, stopped):
     program = script.start(PARENT, method, tmp_path / "work")
     with program:
         pids = list(map(int, program.stdout.readline().split()))
         assert len(pids) >= 2
+        if stopped:
+            for pid in pids[:2]:  # the workers
+                os.kill(pid, signal.SIGSTOP)
         program.kill()
     assert program.returncode == -signal.SIGKILL
     for pid in pids:

@@ -159,6 +159,51 @@ def _arrays(value):
 # ---- other users ---------------------------------------------------------------------------------
 
 
+memfd = pytest.mark.skipif(os.environ.get("SHMEXEC_SEGMENT", "memfd") != "memfd", reason="of the memfd kind")
+
+
+@memfd
+def test_the_segment_is_for_this_user_alone_and_cannot_be_shortened(script):
+    program = """
+import fcntl, os, stat, shmexec
+kept = shmexec.zeros(10)
+fd = os.open(shmexec.heap_info().kernel_name.rpartition(":")[0], os.O_RDWR)
+assert stat.S_IMODE(os.fstat(fd).st_mode) == 0o600, oct(os.fstat(fd).st_mode)
+seals = fcntl.fcntl(fd, fcntl.F_GET_SEALS)
+assert seals & fcntl.F_SEAL_SHRINK and seals & fcntl.F_SEAL_GROW and seals & fcntl.F_SEAL_SEAL, seals
+for size in 0, 4096, 1 << 50:
+    try:
+        os.ftruncate(fd, size)
+    except PermissionError:
+        pass
+    else:
+        raise SystemExit("it has another size")
+"""
+    script(program)
+
+
+@memfd
+def test_a_file_that_could_be_shortened_is_no_segment(script):
+    """It has all that a heap has but the seals."""
+    script("""
+import dataclasses, os, shmexec
+kept = shmexec.ones(10)
+name = shmexec.name_of(kept)
+source = os.open(name.segment.rpartition(":")[0], os.O_RDWR)
+copy = os.memfd_create("shmexec", os.MFD_ALLOW_SEALING | os.MFD_CLOEXEC)
+os.ftruncate(copy, os.fstat(source).st_size)
+os.pwrite(copy, os.pread(source, 4096, 0), 0)
+for number, error in (copy, shmexec.StaleName), (source, None):
+    path = f"/proc/{os.getpid()}/fd/{number}:{os.fstat(number).st_ino}"
+    try:
+        shmexec.attach(dataclasses.replace(name, segment=path))
+    except shmexec.StaleName as raised:
+        assert error is shmexec.StaleName, raised
+    else:
+        assert error is None, "it was taken for a heap"
+""")
+
+
 def test_no_socket_has_a_name(make_executor):
     """Nobody can connect to the fork server or to a worker: their sockets are pairs."""
     executor = make_executor(2)

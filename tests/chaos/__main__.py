@@ -10,6 +10,7 @@ import os
 import random
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 
@@ -46,13 +47,15 @@ class Supervisor:
         environment = {**os.environ, "SHMEXEC_SEGMENT": self._segment, **dict([mark.split("=")])}
         command = [sys.executable, "-W", "error", "-m", "tests.chaos.inside", "1e9" if is_killed else str(seconds)]
         seed = str(self._seed * 1000 + number)
-        with subprocess.Popen([*command, seed], env=environment, stdout=subprocess.PIPE, text=True) as inside:
-            if is_killed:
-                try:
-                    inside.wait(seconds)
-                except subprocess.TimeoutExpired:
-                    inside.kill()
-            lines = inside.stdout.read().splitlines()
+        with tempfile.TemporaryFile("w+") as said:  # no pipe: who is left over would keep us waiting for its end
+            inside = subprocess.Popen([*command, seed], env=environment, stdout=said)
+            try:
+                inside.wait(seconds if is_killed else None)
+            except subprocess.TimeoutExpired:
+                inside.kill()
+                inside.wait()
+            said.seek(0)
+            lines = said.read().splitlines()
         self.figures.parents += is_killed
         if lines:
             self.figures.add(Figures(**json.loads(lines[-1])))
