@@ -7,7 +7,8 @@ from cpython.object cimport PyObject
 import os
 
 cdef extern from "process.h":
-    int sx_watch_owner(int owner_pidfd, int extra_fd, int signum, double grace, int code) noexcept nogil
+    int sx_watch_owner(int owner_pidfd, int extra_fd, int signum, double patience, double grace, int code) noexcept nogil
+    void sx_note_end() noexcept nogil
     int sx_deadline(double seconds, int code) noexcept nogil
     void sx_exit_now(int code) noexcept
     int sx_exit_barrier() noexcept nogil
@@ -22,8 +23,8 @@ cdef int sx_check(int code) except -1:
     return 0
 
 
-def watch_owner(int owner, int extra, int signum, double grace, int code):
-    """End this process after its owner.
+def watch_owner(int owner, int extra, int signum, double patience, double grace, int code):
+    """End this process after its owner; and, from now on, repeat a signal that has a bell until `note_end`.
 
     Parameters
     ----------
@@ -33,8 +34,10 @@ def watch_owner(int owner, int extra, int signum, double grace, int code):
         The read end of a pipe whose other end the owner holds, or -1.
     signum : int
         Sent to the calling thread, repeatedly, when the owner is dead; 0 for none.
+    patience : float
+        Seconds after that until ``_exit``, if the process has not begun its end by then.
     grace : float
-        Seconds after that until ``_exit``.
+        If it has.
     code : int
         The exit status if the grace was not enough.
 
@@ -43,7 +46,12 @@ def watch_owner(int owner, int extra, int signum, double grace, int code):
     OSError
         If no thread can be started.
     """
-    sx_check(sx_watch_owner(owner, extra, signum, grace, code))
+    sx_check(sx_watch_owner(owner, extra, signum, patience, grace, code))
+
+
+def note_end():
+    """This process has begun its end: nobody need ask it again."""
+    sx_note_end()
 
 
 def deadline(double seconds, int code):

@@ -11,13 +11,15 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/eventfd.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "futex.h"
 
-#define ASK_SECONDS 0.05 /* between two signals to a process that has lost its owner */
+#define ASK_SECONDS 0.05 /* between two signals to a process that is to end */
 
 static void nap(double seconds) {
     struct timespec left = {.tv_sec = (time_t)seconds, .tv_nsec = (long)((seconds - (double)(time_t)seconds) * 1e9)};
@@ -53,50 +55,106 @@ static int start_thread(void *(*run)(void *), void *argument) {
     return code;
 }
 
+/* Some facts: a signal that comes between Python's last look for one and a system call that waits is slept through; Python looks
+ * again when the system call returns, as the next signal makes it.
+ * The user may close all descriptors, and have others under their numbers; a poll that is under way has the old ones.
+ * What this means for us: whoever is to end is asked again and again, until it has begun. A number is looked at before it is used.
+ */
 typedef struct {
-    struct pollfd ends[2];
-    nfds_t count;
+    int fd; /* -1: none */
+    dev_t device;
+    ino_t inode;
+} known_fd_t;
+
+static known_fd_t know(int fd) {
+    struct stat about;
+    if (fd < 0 || fstat(fd, &about) != 0) return (known_fd_t){.fd = -1};
+    return (known_fd_t){.fd = fd, .device = about.st_dev, .inode = about.st_ino};
+}
+
+static int is_still(const known_fd_t *known) {
+    struct stat about;
+    return known->fd >= 0 && fstat(known->fd, &about) == 0 && about.st_dev == known->device && about.st_ino == known->inode;
+}
+
+static int watched_signum;
+static _Atomic int end_has_begun;
+static known_fd_t asked_fd = {.fd = -1}; /* an eventfd: the signal has come. Constant while the handler is installed */
+
+void sx_note_end(void) {
+    atomic_store_explicit(&end_has_begun, 1, memory_order_relaxed); /* orders nothing: a look too early asks once more */
+}
+
+/* In a signal handler. */
+static void note_asked(void) {
+    uint64_t one = 1;
+    if (is_still(&asked_fd) && write(asked_fd.fd, &one, sizeof one) < 0) {}
+}
+
+enum { OWNER, EXTRA, ASKED, ENDS };
+
+typedef struct {
+    known_fd_t known[ENDS];
     pthread_t main_thread;
     int signum;
+    double patience;
     double grace;
     int code;
 } watch_t;
 
+static void ask(const watch_t *w) {
+    if (w->signum != 0) pthread_kill(w->main_thread, w->signum);
+}
+
+static int has_begun(void) {
+    return atomic_load_explicit(&end_has_begun, memory_order_relaxed); /* as in sx_note_end */
+}
+
 static void *watch(void *argument) {
     watch_t w = *(watch_t *)argument;
     free(argument);
-    for (;;) {
-        int ready = poll(w.ends, w.count, -1);
+    struct pollfd ends[ENDS]; /* poll passes over a negative descriptor */
+    for (int dead = 0, asked = 0; !dead;) {
+        asked = asked && !has_begun();
+        if (asked) ask(&w);
+        for (int i = 0; i < ENDS; i++) {
+            if (!is_still(&w.known[i])) w.known[i].fd = -1;
+            ends[i] = (struct pollfd){.fd = w.known[i].fd, .events = POLLIN};
+        }
+        int ready = poll(ends, ENDS, asked ? (int)(ASK_SECONDS * 1000) : -1);
         if (ready < 0) {
             if (errno != EINTR) nap(1.0); /* no memory in the kernel, or RLIMIT_NOFILE was set to nothing */
             continue;
         }
-        int dead = 0;
-        for (nfds_t i = 0; i < w.count; i++) {
-            if (w.ends[i].revents & POLLNVAL) w.ends[i].fd = -1; /* the user closed it: that is no death */
-            else if (w.ends[i].revents != 0) dead = 1;
+        for (int i = 0; i < ENDS; i++) {
+            uint64_t times;
+            if (ends[i].revents == 0 || ends[i].revents & POLLNVAL) continue; /* closed just now: that is no death */
+            if (i != ASKED) dead = 1;
+            else if (is_still(&w.known[i]) && read(ends[i].fd, &times, sizeof times) == sizeof times) asked = 1;
         }
-        if (dead) break;
+        if (asked && ready > 0 && !dead) nap(ASK_SECONDS); /* the signal itself may do */
     }
-    /* Ask, so that Python cleans up when it can. Again and again: a signal that comes between Python's last look for one and
-     * a system call that waits is slept through. */
-    for (double left = w.grace; left > 0; left -= ASK_SECONDS) {
-        if (w.signum != 0) pthread_kill(w.main_thread, w.signum);
-        nap(left < ASK_SECONDS ? left : ASK_SECONDS);
+    for (double past = 0; past < w.grace && (past < w.patience || has_begun()); past += ASK_SECONDS) {
+        ask(&w);
+        nap(w.grace - past < ASK_SECONDS ? w.grace - past : ASK_SECONDS);
     }
     _exit(w.code); /* then insist, GIL or no GIL */
 }
 
-int sx_watch_owner(int owner_pidfd, int extra_fd, int signum, double grace, int code) {
+int sx_watch_owner(int owner_pidfd, int extra_fd, int signum, double patience, double grace, int code) {
     prctl(PR_SET_PDEATHSIG, SIGCONT); /* one that is stopped could not see it; to others SIGCONT is nothing */
     watch_t *w = malloc(sizeof *w);
     if (w == NULL) return -ENOMEM;
-    *w = (watch_t){.ends = {{.fd = owner_pidfd, .events = POLLIN}, {.fd = extra_fd, .events = POLLIN}},
-                   .count = 2, /* poll passes over a negative descriptor */
+    known_fd_t asked = know(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)); /* none left: then nobody is asked twice */
+    *w = (watch_t){.known = {know(owner_pidfd), know(extra_fd), asked},
                    .main_thread = pthread_self(),
                    .signum = signum,
+                   .patience = patience,
                    .grace = grace,
                    .code = code};
+    atomic_store_explicit(&end_has_begun, 0, memory_order_relaxed);
+    asked_fd = asked;
+    watched_signum = signum;
     return start_thread(watch, w);
 }
 
@@ -161,10 +219,12 @@ static void ring(int signum, siginfo_t *info, void *context) {
     if (bell->before.sa_flags & SA_SIGINFO) bell->before.sa_sigaction(signum, info, context);
     else bell->before.sa_handler(signum);
     sx_atomic32_t *word = sx_load_acquire(&bell->word);
-    if (word != NULL && getpid() == bell->pid) { /* a forked child rings nobody's bell */
+    int is_ours = getpid() == bell->pid; /* a forked child rings nobody's bell */
+    if (word != NULL && is_ours) {
         sx_add_acq_rel(word, 1);
         sx_futex_wake(word, INT_MAX);
     }
+    if (is_ours && signum == watched_signum && !has_begun()) note_asked();
     errno = saved;
 }
 

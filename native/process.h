@@ -15,9 +15,13 @@
 #include "atomics.h"
 
 /* Starts a thread that waits until `owner_pidfd` says that the owner is dead, or `extra_fd` (-1: none) that nobody holds the other
- * end of a pipe any more. For `grace` seconds it then sends `signum` (0: none) to the calling thread, again and again, and finally
- * calls _exit(code). Both descriptors must stay open. */
-int sx_watch_owner(int owner_pidfd, int extra_fd, int signum, double grace, int code);
+ * end of a pipe any more. It then sends `signum` (0: none) to the calling thread, again and again, and calls _exit(code): after
+ * `grace` seconds, or after `patience` seconds if the process has not begun its end by then. Both descriptors should stay open.
+ * The thread also repeats a `signum` from whomever, if it has a bell, until the process begins its end: see sx_note_end. */
+int sx_watch_owner(int owner_pidfd, int extra_fd, int signum, double patience, double grace, int code);
+
+/* This process has begun its end: from now on nobody need ask it again. */
+void sx_note_end(void);
 
 /* _exit(code) in so many seconds, whatever the process is doing then. */
 int sx_deadline(double seconds, int code);

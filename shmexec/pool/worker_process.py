@@ -97,9 +97,9 @@ class WorkerProcess:
     def terminate(self) -> None:
         """Send SIGTERM: the worker leaves as by ``sys.exit(143)``.
 
-        May be repeated, and should be while the worker lives on: a signal that comes between Python's last
-        look for one and a system call that waits is slept through, in a worker as in any program. It ends the
-        worker's task once.
+        Once is enough: the worker repeats it to itself until Python has seen it (a signal that comes between Python's
+        last look for one and a system call that waits is slept through, in any other program). It ends the worker's
+        task once; a call in C that does not come back needs `kill`.
         """
         self._send(signal.SIGTERM)
 

@@ -3,7 +3,7 @@
 Purpose: `serve` runs the worker's life, `leave` is its end: join threads, run exit handlers, let go of what
 this process made, ``exit(3)`` with the interpreter whole.
 Guarantees: `leave` never returns and nothing unwinds past it. SIGTERM ends a life once; one that comes during
-the end is ignored.
+the end is ignored. After the owner's death a worker is there for 1.5 seconds at most, or 10 if its clean-up runs.
 Assumptions: `serve` and `leave` run in the main thread; SIGTERM and SIGINT have been blocked since the
 process exists.
 
@@ -41,6 +41,7 @@ def _on_term(signum: int, frame: types.FrameType | None) -> None:
     global _ending
     if not _ending:
         _ending = True
+        _core.note_end()
         signal.siginterrupt(signum, False)  # C code that cleans up need not know of the others
         raise SystemExit(TERM_CODE)
 
@@ -52,8 +53,10 @@ def _on_int(signum: int, frame: types.FrameType | None) -> None:
     """
 
 
-def serve(work: Callable[[], None], owner: int, *, grace: float = 10.0) -> None:
+def serve(work: Callable[[], None], owner: int, *, patience: float = 1.5, grace: float = 10.0) -> None:
     """Run ``work`` until it returns, SIGTERM comes or the owner is dead.
+
+    A SIGTERM is repeated until Python has seen it: a call that is about to wait in C cannot sleep through it.
 
     The caller only has to unwind, then `leave`.
 
@@ -63,15 +66,19 @@ def serve(work: Callable[[], None], owner: int, *, grace: float = 10.0) -> None:
         Lasts as long as the worker.
     owner : int
         A pidfd of the process that this one must not outlive.
+    patience : float
+        Seconds from the owner's death to ``_exit`` if the clean-up has not begun by then: a call in C does not come
+        back, or keeps the GIL.
     grace : float
-        Seconds from the owner's death to ``_exit``, whatever the clean-up is doing.
+        The same, whatever the clean-up is doing.
     """
     gc.freeze()  # from now on gc.get_objects() lists only what is made while serving
     signal.signal(signal.SIGTERM, _on_term)
     signal.signal(signal.SIGINT, _on_int)
     signal.siginterrupt(signal.SIGINT, False)
     _register_at_fork()
-    _core.watch_owner(owner, -1, signal.SIGTERM, grace, TERM_CODE)
+    _core.watch_owner(owner, -1, signal.SIGTERM, patience, grace, TERM_CODE)
+    _core.signal_bell(signal.SIGTERM, 0)  # rings nothing yet, but is heard by the thread that repeats it
     try:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT))
         work()
@@ -165,6 +172,7 @@ def report() -> None:
 def _begin_end() -> None:
     global _ending
     _ending = True  # from here on _on_term does nothing
+    _core.note_end()
     if signal.getsignal(signal.SIGTERM) is _on_term:
         signal.signal(signal.SIGTERM, _on_term)  # anew, without the bell: its word may be unmapped soon
         signal.siginterrupt(signal.SIGTERM, False)
