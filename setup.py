@@ -11,12 +11,18 @@ flags = ["-std=gnu11", "-O2", "-fvisibility=hidden", "-fno-strict-aliasing"]
 if os.environ.get("SHMEXEC_WERROR"):  # CI. NumPy's headers and what Cython makes are not ours: the rest is off
     flags += ["-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter", "-Wno-unused-function"]
 
+sources = ["native/_core.pyx", *sorted(str(p) for p in Path("native").glob("*.c") if p.name != "_core.c")]
+macros = [("NPY_NO_DEPRECATED_API", "NPY_1_22_API_VERSION"), ("NPY_TARGET_VERSION", "NPY_1_22_API_VERSION")]
+if os.environ.get("SHMEXEC_TEST_STEPS"):  # for tests: a process can be killed before any store to shared memory
+    sources.append("tests/native/steps.c")
+    macros.append(("SX_TEST_STEPS", None))
+
 core = Extension(
     "shmexec._core",
-    ["native/_core.pyx", *sorted(str(p) for p in Path("native").glob("*.c") if p.name != "_core.c")],
+    sources,
     include_dirs=["native", numpy.get_include()],
     depends=sorted(str(p) for p in Path("native").glob("*.[hp][xy]*")) + sorted(map(str, Path("native").glob("*.h"))),
-    define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_22_API_VERSION"), ("NPY_TARGET_VERSION", "NPY_1_22_API_VERSION")],
+    define_macros=macros,
     extra_compile_args=flags,
     extra_link_args=["-pthread", "-ldl"],
 )
