@@ -190,6 +190,12 @@ def method(request):
     return request.param
 
 
+@pytest.fixture(name="relatives")
+def relatives_fixture():
+    """The processes that are there because of this test, as a function."""
+    return relatives
+
+
 @pytest.fixture
 def script(tmp_path):
     """Runs a program in an interpreter of its own; what it printed."""

@@ -1,8 +1,11 @@
 """Objects that fail at a named stage of their way to a worker and back."""
 
+import ctypes
 import os
+import resource
 import signal
 import threading
+import time
 
 
 class Boom(Exception):
@@ -36,19 +39,101 @@ class NonsenseReduce:
         return 5
 
 
-class DiesInPickling:
-    """Whoever pickles it is killed."""
+class Death:
+    """Called, it ends the process, in one of the ways of `DEATHS`; `stopped` is a FIFO for who kills those that have
+    stopped, see `sequencer.Killer`.
+    """
+
+    def __init__(self, how="SIGKILL", stopped=None):
+        self.how, self.stopped = how, stopped
+
+    def __call__(self, *_):
+        if self.how == "SIGSEGV":
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGSEGV, signal.SIG_DFL)  # not faulthandler's, which a forked worker may have
+            ctypes.string_at(0)
+        elif self.how == "os._exit":
+            os._exit(7)
+        elif self.how == "SIGSTOP, then SIGKILL":
+            with open(self.stopped, "wb", buffering=0) as file:
+                file.write(os.getpid().to_bytes(8, "little"))
+            os.kill(os.getpid(), signal.SIGSTOP)
+            time.sleep(1000)  # another thread may be stopped first
+        elif self.how == "out of memory":
+            exhaust_memory()
+        os.kill(os.getpid(), signal.SIGKILL)  # as the kernel does when there is no memory
+
+
+DEATHS = {"SIGKILL": -9, "SIGSEGV": -11, "os._exit": 7, "SIGSTOP, then SIGKILL": -9, "out of memory": -9}  # exit codes
+
+
+def exhaust_memory():
+    """Until this process can have no more, neither of its own nor shared."""
+    pages = int(open("/proc/self/statm").read().split()[0])  # noqa: SIM115 - dies soon
+    resource.setrlimit(resource.RLIMIT_AS, (pages * os.sysconf("SC_PAGE_SIZE"),) * 2)
+    kept = []
+    for size in 1 << 24, 1 << 20, 1 << 16, 1 << 10:
+        try:
+            while True:
+                kept.append(bytearray(size))
+        except MemoryError:
+            pass
+
+
+class EveryOther:
+    """Called, or unpickled, it does what is given at the first, third, fifth, ... time; a file counts."""
+
+    def __init__(self, action, path):
+        self.action, self.path = action, path
+
+    def __call__(self, *_):
+        with open(self.path, "ab") as file:
+            file.write(b".")
+            times = file.tell()
+        if times % 2:
+            self.action()
+
+    def when_unpickled(self):
+        return WhenUnpickled(self)
+
+
+class WhenUnpickled:
+    """Whoever unpickles it does what is given."""
+
+    def __init__(self, action):
+        self.action = action
 
     def __reduce__(self):
-        os.kill(os.getpid(), signal.SIGKILL)
+        return self.action, ()
+
+
+class DiesInPickling:
+    """Whoever pickles it dies."""
+
+    def __init__(self, death=Death()):  # noqa: B008 - has no state
+        self.death = death
+
+    def __reduce__(self):
+        self.death()
         return int, ()
 
 
-class DiesInUnpickling:
-    """Whoever unpickles it is killed."""
+class DiesInUnpickling(WhenUnpickled):
+    """Whoever unpickles it dies."""
 
-    def __reduce__(self):
-        return die, ()
+    def __init__(self, death=Death()):  # noqa: B008
+        super().__init__(death)
+
+
+def die_in_thread(death, gate):
+    """When the gate is open, whatever the process is doing then."""
+    threading.Thread(target=lambda: (gate.wait_open(), death()), daemon=True).start()
+    return os.getpid()
+
+
+def die_in_pickling(death, *things):
+    """Of the result, when the things before it have been dealt with."""
+    return [*things, DiesInPickling(death)]
 
 
 class PickledSoOften:
@@ -116,10 +201,6 @@ def said_where(pids):
 
 def fail(error, text):
     raise error(text)
-
-
-def die():
-    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def make(kind, *arguments, **options):

@@ -1,8 +1,10 @@
 """Forces an order on what happens in different processes, without sleeping: gates, and programs run on their own."""
 
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
 
 
@@ -43,11 +45,37 @@ class Gate:
         os.close(self._kept)
 
 
+class Killer:
+    """Kills processes that have stopped themselves: they write their pid into its FIFO, then stop."""
+
+    def __init__(self, path):
+        self.path = os.fspath(path)
+        os.mkfifo(self.path)
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self):
+        with open(self.path, "r+b", buffering=0) as file:
+            while pid := int.from_bytes(file.read(8), "little"):
+                wait_until(lambda pid=pid: state_of(pid) == "T")
+                os.kill(pid, signal.SIGKILL)
+
+    def close(self):
+        with open(self.path, "wb", buffering=0) as file:
+            file.write(bytes(8))
+        self._thread.join()
+
+
+def state_of(pid):
+    """Its letter in /proc: T is stopped, Z a zombie."""
+    with open(f"/proc/{pid}/stat") as file:
+        return file.read().rpartition(")")[2].split()[0]
+
+
 def is_gone(pid):
     """Whether a process has ended: reaped, or a zombie that nobody asks for."""
     try:
-        with open(f"/proc/{pid}/stat") as file:
-            return file.read().rpartition(")")[2].split()[0] in "ZX"
+        return state_of(pid) in "ZX"
     except OSError:
         return True
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import sequencer
 import tasks
+import ways
 
 import shmexec
 from shmexec import WorkerDied
@@ -44,41 +45,11 @@ def still_works(executor):
     assert list(executor.map(tasks.double, range(10))) == list(range(0, 20, 2))
 
 
-def by_submit(executor, function):
-    return executor.submit(function).exception()
-
-
-def by_map(executor, function):
-    try:
-        list(executor.map(function, [1]))
-    except Exception as error:
-        return error
-
-
-def by_callback(executor, function):
-    seen, gate = [], futures.Future()
-    executor.submit(function).add_done_callback(lambda future: (seen.append(future.exception()), gate.set_result(None)))
-    gate.result()
-    return seen[0]
-
-
-def by_asyncio(executor, function):
-    import asyncio
-
-    async def work():
-        try:
-            await asyncio.get_running_loop().run_in_executor(executor, function)
-        except Exception as error:
-            return error
-
-    return asyncio.run(work())
-
-
 @pytest.mark.parametrize("death", DEATHS)
-@pytest.mark.parametrize("by", [by_submit, by_map, by_callback, by_asyncio])
+@pytest.mark.parametrize("by", ways.WAYS)
 def test_a_dead_worker_fails_its_call_with_all_that_is_known(executor, death, by):
     function, code = DEATHS[death]
-    error = by(executor, function)
+    error = ways.WAYS[by](executor, function)
     assert isinstance(error, WorkerDied)
     assert isinstance(error, BrokenProcessPool)
     assert error.exitcode == code
