@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
@@ -10,6 +11,7 @@ from concurrent.futures.process import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import util
 from multiprocessing.context import BaseContext
+from types import TracebackType
 from typing import Any, Literal, ParamSpec, TypeVar, overload
 
 import numpy as np
@@ -370,6 +372,13 @@ class SharedArrayProcessPoolExecutor(ProcessPoolExecutor):
         if self._pool.is_closed:  # or the registry would keep what exceptions of a broken pool refer to
             self._let_go.detach()
 
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if kind is not None and issubclass(kind, KeyboardInterrupt):
+            self._pool.interrupt()
+        self.shutdown(wait=True)
+
     def stats(self) -> PoolStats:
         """The figures of this executor."""
         waiting, running = self._pool.counts()
@@ -436,9 +445,17 @@ def _shut_down(pool: Pool) -> None:
 
 
 def _end_pools() -> None:
-    for pool in list(_pools):
-        if pool.is_owned:
-            pool.shutdown(wait=True, cancel_futures=False)
+    pools = [pool for pool in list(_pools) if pool.is_owned]
+    for pool in pools if _was_interrupted() else ():
+        pool.interrupt()
+    for pool in pools:
+        pool.shutdown(wait=True, cancel_futures=False)
+
+
+def _was_interrupted() -> bool:
+    """Whether the program ends because of Ctrl-C. (Of a session, where that was some line before, nobody can tell.)"""
+    error = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)  # since Python 3.12; before
+    return isinstance(error, KeyboardInterrupt) and not (hasattr(sys, "ps1") or sys.flags.interactive)
 
 
 def _register_exit() -> None:

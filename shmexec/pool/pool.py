@@ -248,6 +248,11 @@ class Pool:
         if wait and collecting and not self._collector.is_current_thread():
             self._collector.join()
 
+    def interrupt(self) -> None:
+        """Ctrl-C: nobody wants the rest. What waits is cancelled, what runs fails, the workers clean up and end."""
+        self.shutdown(wait=False, cancel_futures=True)
+        self.break_off(BrokenProcessPool("the program was interrupted (Ctrl-C)"))
+
     def abandon(self) -> None:
         """Nobody can use this pool any more: shut it down. For finalizers: takes no lock and does not wait."""
         self._later(lambda: self.shutdown(wait=False, cancel_futures=False))
