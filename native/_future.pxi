@@ -154,6 +154,15 @@ cdef class LazyFuture(Watch):
         if self.led and desk is not None and desk.owner != PyThread_get_thread_ident():
             desk.kick()
 
+    def forsake(self, error):
+        """In a forked child: whoever would finish it is the parent's, and so are the threads that may have its locks."""
+        if not self.is_over():
+            self.condition = self.waiters = self.callbacks = None
+            self.gate = NULL  # not freed: it is closed
+            self.value, self.error, self.state = None, error, FINISHED
+            self.desk = None
+            self.call = None
+
     cdef finish(self, value, error):
         cdef bint is_first
         if not self.try_finish(value, error):

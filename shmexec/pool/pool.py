@@ -324,6 +324,10 @@ class Pool:
         self._closing = True
         self._closed.set()
         self._broken = BrokenProcessPool("this pool belongs to the process that this one was forked from")
+        for call in self._ledger.pending():  # who asks here must not wait for ever, nor take them from the parent
+            call.future.forsake(alike(self._broken))
+            if call.job is not None:
+                call.job.forsake(alike(self._broken))
 
     @property
     def _is_idle(self) -> bool:

@@ -198,6 +198,15 @@ class SpanMap:
             self._is_over = True
             self._changed.notify_all()
 
+    def forsake(self, error: BaseException) -> None:
+        """In a forked child: the answers are the parent's, and so are the threads that may have the lock."""
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
+        self._is_over, self._why = True, error
+        self._returned.clear()
+        self._under_way.clear()
+        self._fresh.clear()
+
     # ---- for who iterates ------------------------------------------------------------------------
 
     def feed(self, items: Iterator[Item]) -> None:
