@@ -72,6 +72,8 @@ def serve(work: Callable[[], None], owner: int, *, patience: float = 1.5, grace:
     grace : float
         The same, whatever the clean-up is doing.
     """
+    global _is_forked
+    _is_forked = False  # out of a worker, but to be one, too
     gc.freeze()  # from now on gc.get_objects() lists only what is made while serving
     signal.signal(signal.SIGTERM, _on_term)
     signal.signal(signal.SIGINT, _on_int)
@@ -107,13 +109,20 @@ def is_ending() -> bool:
     return _ending
 
 
-def raise_if_ending() -> None:
-    """SystemExit, again, if this process has been told to end."""
+def raise_if_ending(error: BaseException | None = None) -> None:
+    """SystemExit, again, if this process has been told to end; or if it is none of the pool's: a task has forked it,
+    and it has come back from that task, with this exception.
+    """
     if _ending:
         raise SystemExit(TERM_CODE)
+    if _is_forked:
+        if error is None or isinstance(error, SystemExit):
+            raise SystemExit(0 if error is None else error.code) from error
+        raise error
 
 
 _mask_before_fork = threading.local()
+_is_forked = False  # out of a worker, by a task
 _registered_at_fork = False  # also inherited: by a worker that a worker forked
 
 
@@ -135,8 +144,8 @@ def _unblock_after_fork() -> None:
 
 def _be_no_worker() -> None:
     """In a process that a task forked: SIGTERM and Ctrl-C mean what they mean everywhere."""
-    global _ending
-    _ending = False
+    global _ending, _is_forked
+    _ending, _is_forked = False, True
     for signum, ours, usual in (
         (signal.SIGTERM, _on_term, signal.SIG_DFL),
         (signal.SIGINT, _on_int, signal.default_int_handler),

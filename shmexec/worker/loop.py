@@ -71,7 +71,7 @@ class Loop:
             if job.initializer is not None:
                 job.initializer(*job.initargs)
         except BaseException as error:
-            ending.raise_if_ending()
+            ending.raise_if_ending(error)
             logging.getLogger("concurrent.futures").critical("Exception in initializer:", exc_info=True)
             self._answer(Kind.UNREADY, _NO_CALL, b"", failures.pack_exception(error))
             return False
@@ -124,7 +124,7 @@ class Loop:
 
     def _fail(self, call: int, error: BaseException, seconds: float) -> None:
         """A call has raised."""
-        ending.raise_if_ending()
+        ending.raise_if_ending(error)
         kind = Kind.FAILURE
         if isinstance(error, failures.Unreadable) and error.__cause__ is not None:
             kind, error = Kind.UNREADABLE, error.__cause__
@@ -204,7 +204,7 @@ class Loop:
                 if time.perf_counter() - begun > budget:
                     break
         except BaseException as error:
-            ending.raise_if_ending()
+            ending.raise_if_ending(error)
             failure = failures.pack_exception(error)
             _forget_frames(error)
         return outcome.packed(failure), tuple(copies)
