@@ -20,7 +20,7 @@ import pkgutil
 import signal
 import sys
 from contextlib import AbstractContextManager
-from multiprocessing import process, spawn
+from multiprocessing import process, resource_tracker, spawn
 from typing import Any, NoReturn
 
 from shmexec.transport.launch import StartRequest
@@ -28,6 +28,7 @@ from shmexec.worker import ending
 from shmexec.worker.forking import Fork
 
 _spawn: Any = spawn  # for what typeshed does not declare
+_tracker: Any = resource_tracker
 
 
 class WorkerSelf(process.BaseProcess):
@@ -71,7 +72,8 @@ class WorkerSelf(process.BaseProcess):
         request, self._request = self._request, None
         assert request is not None, "a worker runs once"
         descriptors = [descriptor.detach() for descriptor in request.descriptors]
-        for number in descriptors:
+        tracker = _tracker._resource_tracker._fd  # None: it has not been asked for
+        for number in (*descriptors, *(() if tracker is None else (tracker,))):
             os.set_inheritable(number, False)  # by exec; a fork passes them on as it does all
         entry, job = pkgutil.resolve_name(request.entry), request.job.load()
         del request  # the pickle may be long
