@@ -377,7 +377,12 @@ class SharedArrayProcessPoolExecutor(ProcessPoolExecutor):
     ) -> None:
         if kind is not None and issubclass(kind, KeyboardInterrupt):
             self._pool.interrupt()
-        self.shutdown(wait=True)
+        try:
+            self.shutdown(wait=True)
+        except KeyboardInterrupt:  # while it waits for what was submitted
+            self._pool.interrupt()
+            self.shutdown(wait=True)
+            raise
 
     def stats(self) -> PoolStats:
         """The figures of this executor."""

@@ -58,6 +58,14 @@ match way:
             futures = [ex.submit(work, i) for i in range(9)]
             ready()
             time.sleep(1000)
+    case "leaving":
+        try:
+            with make() as ex:
+                futures = [ex.submit(work, i) for i in range(9)]
+                ready()
+        except KeyboardInterrupt:
+            assert not ex._processes
+            raise
     case "without with":
         ex = make()
         futures = [ex.submit(work, i) for i in range(9)]
@@ -108,10 +116,12 @@ def start(terminal, folder, *arguments):
         preexec_fn=be_in_the_foreground,
     )
     assert program.stdout.readline() == "ready\n", program.communicate()[1]
+    # a Ctrl-C that comes between Python's last look for one and a wait is slept through, as in any program
+    sequencer.wait_until(lambda: sequencer.state_of(program.pid) == "S")
     return program
 
 
-WAYS = ["map", "result", "sleeping", "without with", "idle", "caught"]
+WAYS = ["map", "result", "sleeping", "leaving", "without with", "idle", "caught"]
 CASES = [(way, "default") for way in WAYS] + [("map", "fork"), ("map", "spawn"), ("idle", "spawn")]
 
 
@@ -126,7 +136,7 @@ def test_one_ctrl_c_is_one_keyboard_interrupt_and_ends_everything(terminal, tmp_
     assert errors.endswith("\nKeyboardInterrupt\n"), errors
     assert "shmexec" not in errors.splitlines()[1]
     assert (tmp_path / "cleaned up").read_text().count(".") >= (1 if way in ("idle", "caught") else 2)
-    if way in ("map", "sleeping", "without with"):
+    if way in ("map", "sleeping", "leaving", "without with"):
         assert (tmp_path / "begun").read_text() == ".."  # what waited was not run
     assert not relatives()
 

@@ -85,6 +85,7 @@ class Collector:
         self._is_over = False
         self._callbacks: deque[Callable[[], None]] = deque()
         self._calling = threading.Lock()  # who has it runs them
+        self._ended = threading.Event()
 
     def start(self) -> None:
         """Start the first thread. Raises RuntimeError if there can be no more threads; then it may be tried again."""
@@ -96,6 +97,11 @@ class Collector:
 
     def join(self) -> None:
         """Wait until the threads have ended, and with them all callbacks, but for the one that asks."""
+        if self._threads and threading.current_thread() not in self._threads:
+            # a `join` that Ctrl-C interrupts takes the thread for ended, in Python 3.11 and 3.12; and a Ctrl-C that
+            # comes between Python's last look for one and the wait is slept through, as long as that lasts
+            while not self._ended.wait(1.0):
+                pass
         for thread in self._threads:
             if thread is not threading.current_thread():
                 thread.join()
@@ -157,6 +163,7 @@ class Collector:
                 is_last = not self._running
             if is_last:
                 self.close()
+                self._ended.set()
 
     def _serve(self, ready: list[tuple[int, int]]) -> None:
         """On duty: deal with what there is, until nothing comes or there are callbacks to run."""
