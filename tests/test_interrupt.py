@@ -1,4 +1,4 @@
-"""Ctrl-C, once, at a terminal; and SIGTERM to the whole process group."""
+"""Ctrl-C, once, at a terminal; SIGTERM and SIGHUP to the whole process group."""
 
 import fcntl
 import os
@@ -142,11 +142,12 @@ def test_one_ctrl_c_is_one_keyboard_interrupt_and_ends_everything(terminal, tmp_
 
 
 @pytest.mark.parametrize("way", ["map", "idle"])
-def test_sigterm_to_the_process_group_ends_everything(terminal, tmp_path, relatives, way):
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_to_the_process_group_ends_everything(terminal, tmp_path, relatives, way, signum):
     with start(terminal, tmp_path, way, "default") as program:
-        os.killpg(program.pid, signal.SIGTERM)
+        os.killpg(program.pid, signum)  # and SIGHUP follows: it leads the session
         output, errors = program.communicate()
-    assert program.returncode == -signal.SIGTERM
+    assert program.returncode == -signum
     assert (output, errors) == ("", "")
     sequencer.wait_until(lambda: not relatives())
     assert (tmp_path / "cleaned up").read_text()

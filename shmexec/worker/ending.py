@@ -47,7 +47,7 @@ def _on_term(signum: int, frame: types.FrameType | None) -> None:
 
 
 def _on_int(signum: int, frame: types.FrameType | None) -> None:
-    """Do nothing: Ctrl-C goes to the whole foreground group, and the parent decides.
+    """Do nothing: Ctrl-C, or the end of the terminal, goes to the whole foreground group, and the parent decides.
 
     Not SIG_IGN: programs that a task starts would inherit it.
     """
@@ -78,6 +78,9 @@ def serve(work: Callable[[], None], owner: int, *, patience: float = 1.5, grace:
     signal.signal(signal.SIGTERM, _on_term)
     signal.signal(signal.SIGINT, _on_int)
     signal.siginterrupt(signal.SIGINT, False)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+        signal.signal(signal.SIGHUP, _on_int)
+        signal.siginterrupt(signal.SIGHUP, False)
     _register_at_fork()
     _core.watch_owner(owner, -1, signal.SIGTERM, patience, grace, TERM_CODE)
     _core.signal_bell(signal.SIGTERM, 0)  # rings nothing yet, but is heard by the thread that repeats it
@@ -149,6 +152,7 @@ def _be_no_worker() -> None:
     for signum, ours, usual in (
         (signal.SIGTERM, _on_term, signal.SIG_DFL),
         (signal.SIGINT, _on_int, signal.default_int_handler),
+        (signal.SIGHUP, _on_int, signal.SIG_DFL),
     ):
         if signal.getsignal(signum) is ours:
             signal.signal(signum, usual)
