@@ -103,6 +103,8 @@ def start(terminal, folder, *arguments):
     path.write_text(PROGRAM)
 
     def be_in_the_foreground():
+        for signum in signal.SIGINT, signal.SIGTERM, signal.SIGHUP:  # a test run in the background ignores some
+            signal.signal(signum, signal.SIG_DFL)
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
     program = subprocess.Popen(
