@@ -147,7 +147,7 @@ class SharedArrayProcessPoolExecutor(ProcessPoolExecutor):
         context, method = _checked_context(mp_context, tasks)
         if not isinstance(initargs, Iterable):
             raise TypeError(f"initargs must be a tuple, not {type(initargs).__name__}")
-        self._max_workers = workers or len(os.sched_getaffinity(0))
+        self._max_workers = workers or _usable_cpus()
         settings = WorkerSettings(
             method,
             initializer,
@@ -430,6 +430,12 @@ def _checked_context(context: BaseContext | None, max_tasks: int | None) -> tupl
             " mp_context."
         )
     return context, method
+
+
+def _usable_cpus() -> int:
+    """As the standard library counts them; from 3.13 on they can be set."""
+    counted: Callable[[], int | None] | None = getattr(os, "process_cpu_count", None)
+    return len(os.sched_getaffinity(0)) if counted is None else counted() or 1
 
 
 def _default_method() -> str:
