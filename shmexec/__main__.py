@@ -1,4 +1,4 @@
-"""The command line: `shmexec demo` and `shmexec bench`, also `python -m shmexec ...`."""
+"""The command line: `shmexec demo`, `bench`, `ls` and `gc`, also `python -m shmexec ...`."""
 
 import argparse
 import sys
@@ -50,6 +50,18 @@ def _parser() -> argparse.ArgumentParser:
         help="print the numbers as JSON instead of a table")
     # fmt: on
     _add_bench(commands)
+    ls = commands.add_parser(
+        "ls",
+        help="the live heaps of this user: kind, owner, size, blocks",
+        description="Lists the heaps of shared arrays of this user, of whatever process, and writes nothing into them.",
+    )
+    ls.add_argument("--json", action="store_true", help="print all there is to know as JSON")
+    commands.add_parser(
+        "gc",
+        help="remove what dead processes have left",
+        description="Removes the names of POSIX heaps whose owner is dead, as the next heap would. The other kinds "
+        "leave nothing, but for System V segments of processes that were killed as they made one.",
+    )
     return parser
 
 
@@ -77,6 +89,10 @@ def _add_bench(commands: Any) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
+        if options.command in ("ls", "gc"):
+            from shmexec import heaps
+
+            return heaps.run_ls(options.json) if options.command == "ls" else heaps.run_gc()
         if options.command == "bench":
             from shmexec.bench.command import run_bench
 

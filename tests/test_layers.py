@@ -20,7 +20,7 @@ LAYERS = [
     {"mapping"},
     {"options"},
     {"executor", "measure"},
-    {"integrations", "demo", "bench"},
+    {"integrations", "demo", "bench", "heaps"},
     {"__main__"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
