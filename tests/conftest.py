@@ -1,5 +1,6 @@
 """What every test gets: pools, gates, start methods, and a look around afterwards for whatever it left behind."""
 
+import fcntl
 import gc
 import multiprocessing
 import os
@@ -86,13 +87,12 @@ def _blocks():
 def _segments():
     """Names of POSIX heaps and ids of System V segments: what does not go by itself when everybody is killed.
 
-    What the next heap would remove, of owners that were killed, is removed. Those of other programs are not ours.
+    What the next heap would remove is removed. What is in use by living processes is no leak: if they are of this run
+    they are left over themselves.
     """
     _core.sweep_segments()
     names = os.listdir("/dev/shm") if os.path.isdir("/dev/shm") else []
-    found = {
-        name for name in names if "shmexec" in name and not _is_strangers(name.partition("-")[2].partition("-")[0])
-    }
+    found = {name for name in names if "shmexec" in name and _is_left(name)}
     table = Path("/proc/sysvipc/shm")
     rows = table.read_text().splitlines()[1:] if table.exists() else []
     return found | {f"System V {row.split()[1]}" for row in rows if _is_ours(*row.split()[:8])}
@@ -107,6 +107,22 @@ def _is_ours(key, _id, mode, _size, creator, _last, attached, user):
     if not is_heap or int(user) != os.geteuid():
         return False
     return not _is_strangers(creator, of_the_dead=bool(int(attached)))
+
+
+def _is_left(name):
+    """Whether nobody has it open and locked, or a process of this run does that goes on."""
+    try:
+        file = os.open(f"/dev/shm/{name}", os.O_RDONLY | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return not _is_strangers(name.partition("-")[2].partition("-")[0], of_the_dead=True)
+    else:
+        return True
+    finally:
+        os.close(file)
 
 
 def _is_strangers(pid, *, of_the_dead=False):
