@@ -4,6 +4,7 @@ import os
 import signal
 
 import numpy as np
+import sequencer
 
 import shmexec
 from shmexec import _core
@@ -106,3 +107,26 @@ def share_base(arrays):
 def plain_and_shared(n):
     """What ordinary code makes, and what was asked for."""
     return np.ones(n), shmexec.ones(n)
+
+
+def wait_and_save(array, gate, path):
+    """Where its sum is to be found."""
+    gate.wait_open()
+    path.write_text(str(array.sum()))
+
+
+def wait_for(path):
+    sequencer.wait_until(lambda: path.exists() and path.read_text())
+
+
+def keep(connection, gate):
+    """Reads an array, and keeps it until it is killed."""
+    array = connection.recv()
+    gate.open()
+    while True:
+        signal.pause()
+        assert array is not None
+
+
+def pass_on_once(source, target):
+    target.put(source.get())
