@@ -17,6 +17,7 @@ from shmexec import _core
 from shmexec.pickling.functions import shipped
 from shmexec.pickling.main_module import track_classes
 from shmexec.pickling.pickler import array_reducer
+from shmexec.pickling.tickets import is_registered
 from shmexec.pool.launcher import Launcher, WorkerProcess
 from shmexec.pool.threads import variables
 from shmexec.transport.launch import DeferredJob
@@ -96,6 +97,7 @@ class Crew:
                 settings.max_tasks,
                 settings.shared_results,
                 tuple(chosen.items()),
+                is_registered(),
             )
             process = self._launch(head, f"SharedExecutor-{number}", as_replacement)
         except BaseException:

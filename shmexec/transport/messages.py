@@ -94,6 +94,7 @@ class WorkerHead:
     max_tasks: int | None
     shared_results: bool = True
     variables: tuple[tuple[str, str], ...] = ()  # of the environment: threads of numeric libraries
+    is_registered: bool = False  # multiprocessing's own means pass arrays by name, as in the parent
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from shmexec.pickling import failures, functions, main_module, notes
 from shmexec.pickling.functions import Received
 from shmexec.pickling.pickler import dump_result, load
 from shmexec.pickling.spans import OutcomeWriter, load_items
+from shmexec.pickling.tickets import register_multiprocessing
 from shmexec.transport.launch import DeferredJob
 from shmexec.transport.messages import Cost, Kind, WorkerHead, WorkerJob
 from shmexec.worker import ending, threads
@@ -44,6 +45,8 @@ def run(job: DeferredJob, fds: list[int]) -> None:
     _core.open_allocator(_core.threshold())
     if head.shared_results:
         _core.install_task_handler()
+    if head.is_registered:
+        register_multiprocessing()
     loop = Loop(channel, _core.Hub.open(*head.hub, event), head.max_tasks)
     ending.ring_on_term(channel.bell_address)
     load_job = job.rest.load
