@@ -5,11 +5,16 @@ from libc.stdlib cimport realloc
 from libc.string cimport memset
 
 
+@cython.no_gc  # blocks refer to nothing
 cdef class Holds:
-    """References to blocks, each once: what a message names, kept as long as somebody may still need it."""
+    """References to blocks, each once: what a message names, kept as long as somebody may still need it.
+
+    Those of other heaps are apart: they are not in the record, and their receiver finds them by itself.
+    """
     cdef sx_posted_name_t *names
     cdef uint32_t count, capacity
     cdef sx_table_t seen
+    cdef list elsewhere
 
     def __cinit__(self):
         self.names = NULL
@@ -20,9 +25,10 @@ cdef class Holds:
         free(self.names)
 
     def __len__(self):
-        return self.count
+        return self.count + (0 if self.elsewhere is None else len(self.elsewhere))
 
     def __iter__(self):
+        """Those of this heap."""
         for i in range(self.count):
             yield self.names[i].block, self.names[i].birth
 
@@ -65,11 +71,21 @@ cdef class Holds:
             self.append(block, birth)
             sx_heap_hold_again(own, block)
 
+    def add_elsewhere(self, Block block):
+        """Hold a block of the heap of another tree."""
+        if self.elsewhere is None:
+            self.elsewhere = []
+        if block not in self.elsewhere:
+            self.elsewhere.append(block)
+
     def add_all(self, Holds other):
         for i in range(other.count):
             self.add(other.names[i].block, other.names[i].birth)
+        for block in other.elsewhere or ():
+            self.add_elsewhere(block)
 
     cpdef release(self):
+        self.elsewhere = None
         while self.count > 0:
             self.count -= 1
             sx_heap_release(own, self.names[self.count].block)

@@ -1,6 +1,8 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, freethreading_compatible=False
 """shmexec._core: the thin skin over native/*.c. One part per concept; the C holds the algorithms."""
 
+cimport cython
+
 include "_heap.pxi"
 include "_segments.pxi"
 include "_arrays.pxi"

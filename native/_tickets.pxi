@@ -140,34 +140,62 @@ cdef str about_tickets():
                                   "them, if nobody ever will")
 
 
-def block_of(cnp.ndarray array):
-    """(block, offset of the first element) if the array lies in shared memory that somebody asked for; else None.
-
-    In whichever heap. What a task's plain code made in this worker only happens to lie there.
-    """
-    cdef sx_heap_t *heap = own
-    cdef sx_name_t name
-    cdef char *low
-    cdef char *high
+cdef Block block_in_pickle(sx_heap_t *heap, sx_name_t name):
     cdef Block block
-    bounds(array, &low, &high)
-    if low == high:
-        return None
-    if heap == NULL or not sx_heap_find(heap, low, high, &name):
-        for other in foreign:
-            heap = (<Heap> other).heap
-            if sx_heap_find(heap, low, high, &name):
-                break
-        else:
-            return None
-    elif is_own_plain(name.block):
-        return None
     key = heap.header.identity, name.block, name.birth
     block = blocks_in_pickles.get(key)
     if block is None:
         block = hold_block(heap, name.block, name.birth)
         blocks_in_pickles[key] = block
-    return block, <Py_ssize_t> (<char *> cnp.PyArray_DATA(array) - sx_heap_start(heap, name.block))
+    return block
+
+
+cdef tuple place_in_pickle(cnp.ndarray array, Block block):
+    return block, <Py_ssize_t> (<char *> cnp.PyArray_DATA(array) - block.place.start)
+
+
+def block_of(cnp.ndarray array):
+    """(block, offset of the first element) if the array lies in shared memory that somebody asked for; else None.
+
+    In whichever heap. What a task's plain code made in this worker only happens to lie there.
+    """
+    cdef sx_name_t name
+    cdef char *low
+    cdef char *high
+    bounds(array, &low, &high)
+    if low == high:
+        return None
+    if own == NULL or not sx_heap_find(own, low, high, &name):
+        return block_elsewhere(array)
+    return None if is_own_plain(name.block) else place_in_pickle(array, block_in_pickle(own, name))
+
+
+def block_elsewhere(cnp.ndarray array):
+    """As block_of(), but only in the heaps of other trees."""
+    cdef sx_heap_t *heap
+    cdef sx_name_t name
+    cdef char *low
+    cdef char *high
+    if not foreign:
+        return None
+    bounds(array, &low, &high)
+    for other in foreign:
+        heap = (<Heap> other).heap
+        if low != high and sx_heap_find(heap, low, high, &name):
+            return place_in_pickle(array, block_in_pickle(heap, name))
+    return None
+
+
+def name_elsewhere(Block block):
+    """(kernel name of the heap, its identity, block, birth): what array_elsewhere() takes. Weak, as all names are."""
+    return kernel_name(block.heap), block.heap.header.identity, block.name.block, block.name.birth
+
+
+def array_elsewhere(str segment, uint64_t identity, uint32_t number, uint64_t birth, Py_ssize_t offset, dtype, tuple shape,
+                    tuple strides, bint writeable, bint fortran):
+    """The array of this name in the heap of whichever tree. Raises StaleName, PermissionError."""
+    cdef Block block = hold_block(find_heap(segment, identity), number, birth)
+    return rebuild(block, offset, dtype, shape, strides, writeable, fortran)
 
 
 def issue_ticket(Block block):
@@ -177,7 +205,7 @@ def issue_ticket(Block block):
     if code == -ENOSPC:
         return None
     check_code(code, 0)
-    return kernel_name(block.heap), block.heap.header.identity, block.name.block, block.name.birth, entry, seq
+    return *name_elsewhere(block), entry, seq
 
 
 def claim_ticket(str segment, uint64_t identity, uint32_t number, uint64_t birth, uint32_t entry, uint32_t seq):

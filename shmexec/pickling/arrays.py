@@ -87,6 +87,10 @@ def _reduce_plain(array: NDArray[Any], account: Account) -> Reduced:
         elif writeable and place[2] == 0 and array.flags.forc and account.may_give(place[0]):
             return _given(array, place, account)
         return _by_name(array, place, writeable, account)
+    if place is None and size and (elsewhere := _core.block_elsewhere(array)) is not None:
+        if not account.is_result:
+            return _by_name_elsewhere(array, *elsewhere, account)
+        why = notes.ELSEWHERE
     if account.repeated is not None and (copy := account.repeated.copy_of(array)) is not None:
         account.named(array, size)
         return _borrowed(copy, account)
@@ -149,6 +153,16 @@ def _by_name(array: NDArray[Any], place: tuple[int, int, int], writeable: bool, 
     strides = None if flags.c_contiguous or flags.f_contiguous else array.strides
     token = dtype_token(array.dtype)
     return _core.array, (block, birth, offset, token, array.shape, strides, writeable, flags.fnc)
+
+
+def _by_name_elsewhere(array: NDArray[Any], block: _core.Block, offset: int, account: Account) -> Reduced:
+    """In the heap of another tree. Whoever sends a result may end before it is read: there it would be lost."""
+    account.named(array, array.nbytes)
+    account.holds.add_elsewhere(block)
+    flags = array.flags
+    strides = None if flags.c_contiguous or flags.f_contiguous else array.strides
+    how = (offset, dtype_token(array.dtype), array.shape, strides, flags.writeable, flags.fnc)
+    return _core.array_elsewhere, (*_core.name_elsewhere(block), *how)
 
 
 def _given(array: NDArray[Any], place: tuple[int, int, int], account: Account) -> Reduced:

@@ -11,6 +11,7 @@ How = Literal["by name", "copied", "pickled"]
 
 # Why something is copied.
 PLAIN = "it is not in shared memory: shmexec.share() or shared_allocation() puts it there"
+ELSEWHERE = "it lies in the heap of another process tree"
 SMALL = "it is smaller than {threshold:,} bytes: inside the message it crosses faster"
 BYTES = "bytes and strings cannot lie in shared memory: their content is copied there, and out of it again"
 KEPT = "its worker keeps it, or a view of it, and may change it later"

@@ -67,6 +67,11 @@ def register_multiprocessing() -> None:
         _core.heritage()
 
 
+def is_registered() -> bool:
+    """Whether `register_multiprocessing` has been called here, or where this process comes from."""
+    return _HERITAGE in process.current_process()._config  # type: ignore[attr-defined]
+
+
 class Heritage:
     """What a process hands to its children in its `_config`: the heap, and that arrays go by name."""
 

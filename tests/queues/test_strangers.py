@@ -1,6 +1,7 @@
 """Arrays by name between processes that are not of one tree, or whose arrays are private; stale names."""
 
 import dataclasses
+import multiprocessing
 import os
 import pickle
 from multiprocessing.connection import Listener
@@ -210,6 +211,49 @@ def test_a_process_forked_by_a_task_reads_and_writes_the_true_array(executor):
     assert executor.submit(task, message).result() == 0
     assert array[0] == 5
     assert shmexec.heap_info().unclaimed == 0
+
+
+def test_workers_pass_by_name_if_their_parent_is_registered(make_executor, method):
+    executor = make_executor(1, method)
+
+    def task():
+        array = shmexec.zeros(10)
+        pickle.loads(ForkingPickler.dumps(array))[0] = 5
+        return array[0], "shmexec" in multiprocessing.current_process()._config
+
+    assert executor.submit(task).result() == (5, True)
+
+
+POOL = """
+import pickle, sys
+import numpy as np, shmexec
+from shmexec import SharedExecutor
+
+array = shmexec.attach(pickle.loads(bytes.fromhex(sys.argv[1])))
+
+def add(a, by, deep):
+    a += by
+    deep["x"][0] = by
+    return a
+
+if __name__ == "__main__":
+    with SharedExecutor(1) as executor:
+        result = executor.submit(add, array[1:], 2, {"x": array[:1]}).result()
+        stats = executor.stats()
+        assert stats.bytes_copied_in == 0, stats
+        assert stats.bytes_copied_out == result.nbytes and not np.shares_memory(result, array), stats
+        assert sum(executor.map(np.sum, [array] * 4)) == 4 * array.sum()
+        assert executor.submit(lambda: array.sum()).result() == array.sum()
+        print(shmexec.explain(array).bytes_by_name, stats.copies[-1].why)
+"""
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_a_pool_passes_arrays_of_another_tree_by_name(script):
+    array = shmexec.ones(20_000)
+    name = pickle.dumps(shmexec.name_of(array)).hex()
+    assert script(POOL, name).stdout == "160000 it lies in the heap of another process tree\n"
+    assert (array[0], array[1], array[-1]) == (2, 3, 3)
 
 
 def test_ordinary_results_of_a_task_go_by_value_through_its_queues_and_asked_for_ones_by_name(executor):
