@@ -60,7 +60,8 @@ def full_message(uint64_t bytes):
         where = "/dev/shm is full" if own.segment.kind == SX_POSIX else "the kernel refuses more"
         return (f"no shared memory for {bytes:,} bytes more: {where}, though the heap might take {info.bytes_limit:,} and has "
                 f"{info.bytes_resident:,}; {info.bytes_in_use:,} are in use by {info.blocks:,} arrays and messages. Drop arrays "
-                f"that are no longer needed, or make room for more: see shmexec's guide, \"In containers and under limits\"")
+                f"that are no longer needed, or make room for more: see shmexec's guide, \"In containers and under "
+                f"limits\"{about_tickets()}")
     return (f"no shared memory for {bytes:,} bytes more: {info.bytes_in_use:,} are in use by {info.blocks:,} arrays and "
             f"messages, results that nobody has dropped included, and the heap may take {info.bytes_limit:,}. Drop arrays "
             f"that are no longer needed, or raise max_bytes of the executor{about_tickets()}")
@@ -189,13 +190,17 @@ def expect_fork(uint32_t slot):
 
 
 def reap_dead():
-    """Take back what dead processes held that no pool looks after. The number of them."""
+    """Take back what dead processes held that no pool looks after, in whichever heap. The number of them in this tree's."""
+    for heap in foreign:
+        reap_dead_in((<Heap> heap).heap)
+    return 0 if own == NULL else reap_dead_in(own)
+
+
+cdef uint32_t reap_dead_in(sx_heap_t *heap) noexcept:
     cdef uint32_t reaped
-    if own == NULL:
-        return 0
     with nogil:
-        sx_fork_poll(own)
-        reaped = sx_slot_reap_dead(own)
+        sx_fork_poll(heap)
+        reaped = sx_slot_reap_dead(heap)
     return reaped
 
 

@@ -136,7 +136,8 @@ def test_a_stranger_finds_the_heap_though_the_sender_has_ended(stranger):
     message = os.read(reading, 10_000)
     for end in reading, writing:
         os.close(end)
-    assert f"/proc/{pid}/".encode() in message
+    if shmexec.heap_info().kind == "memfd":
+        assert f"/proc/{pid}/".encode() in message
     assert ask(pickle.loads, message).sum() == 3000
 
 
@@ -299,13 +300,23 @@ def test_the_name_of_a_process_whose_pid_is_used_again_is_stale(tmp_path):
     assert array[0] == 1
 
 
+ATTACH = """
+import pickle, sys
+import shmexec
+own = shmexec.ones(1)  # whoever makes a heap sweeps the names that dead processes have left
+try:
+    shmexec.attach(pickle.loads(bytes.fromhex(sys.argv[1])))
+except shmexec.StaleName:
+    print("stale")
+"""
+
+
 def test_a_name_given_by_a_process_that_was_killed_is_stale(script):
     program = script.start(
         "import pickle, sys, shmexec; a = shmexec.ones(9)\n"
         "print(pickle.dumps(shmexec.name_of(a)).hex(), flush=True); sys.stdin.read()"
     )
-    name = pickle.loads(bytes.fromhex(program.stdout.readline()))
+    name = program.stdout.readline().strip()
     program.kill()
     program.communicate()
-    with pytest.raises(StaleName):
-        shmexec.attach(name)
+    assert script(ATTACH, name).stdout == "stale\n"
