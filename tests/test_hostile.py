@@ -1,8 +1,10 @@
 """Names and messages that nobody writes: each is an error, and no byte outside of the heap is read or written."""
 
+import gc
 import os
 import pickle
 import random
+import time
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,8 @@ import tasks
 import shmexec
 from shmexec import _core
 from shmexec.pickling.pickler import dump, load
+from shmexec.transport.messages import Kind
+from shmexec.worker.loop import Loop
 
 FAR = 2**62
 TYPES = ("<f8", "<i4", "|u1", "<c16", "|b1", "|S3", "<U2", "<M8[s]", "|V16", "|S0")
@@ -154,6 +158,24 @@ def _arrays(value):
     if isinstance(value, dict):
         value = list(value.values())
     return [array for part in value for array in _arrays(part)] if isinstance(value, (list, tuple)) else []
+
+
+# ---- messages ------------------------------------------------------------------------------------
+
+
+def answer_nonsense(kind, call, first):
+    """Through the worker's own channel."""
+    loop = next(one for one in gc.get_objects() if isinstance(one, Loop))
+    loop._channel.answer(kind, call, _core.Holds(), first, b"nonsense")
+    loop._hub.ring()
+    time.sleep(1000)
+
+
+@pytest.mark.parametrize(("kind", "first"), [(77, b""), (0, bytes(24)), (Kind.FAILURE, b"short"), (Kind.RESULT, b"")])
+def test_a_worker_that_answers_nonsense_is_ended(executor, kind, first):
+    error = executor.submit(answer_nonsense, int(kind), 1, first).exception()
+    assert isinstance(error, shmexec.WorkerDied)
+    assert executor.submit(tasks.double, 4).result() == 8
 
 
 # ---- other users ---------------------------------------------------------------------------------

@@ -78,9 +78,15 @@ class Answers:
                 reason = BrokenProcessPool(f"the initializer failed: {type(error).__name__}: {error}")
                 reason.__cause__ = error
                 self._home.break_off(reason)
+            case _:
+                worker.process.kill()  # as above
 
     def _take_outcome(self, worker: Worker, message: _core.Message) -> None:
-        cost = Cost.unpack(message.first)
+        try:
+            cost = Cost.unpack(message.first)
+        except Exception:
+            worker.process.kill()
+            return
         with self._desk.lock:
             call = self._desk.find_call(worker.seat, message.call)
             if call is not None:

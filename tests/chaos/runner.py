@@ -30,7 +30,7 @@ class Killer(threading.Thread):
         self._board = board
         self._random = random.Random(seed)
         self._pause = pause
-        self._young = set()  # pids that were killed before they had come up
+        self._killed = set()  # pids that are not buried yet
         self._over = threading.Event()
 
     def stop(self):
@@ -49,16 +49,13 @@ class Killer(threading.Thread):
                 self._kill_one(workers)
 
     def _kill_one(self, workers):
-        self._young &= {worker.process.pid for worker in workers}
-        # three that die before they have come up break the pool, as they should
-        may_be_young = len(self._young) + self._pool._start_failures == 0
-        workers = [worker for worker in workers if worker.seat.is_ready or may_be_young]
-        if not workers:
+        self._killed &= {worker.process.pid for worker in workers}
+        # three that die in a row and have begun nothing break the pool, as they should
+        if not workers or self._killed or self._pool._ledger.fruitless:
             return
         worker = self._random.choice(workers)
         pid = worker.process.pid
-        if not worker.seat.is_ready:
-            self._young.add(pid)
+        self._killed.add(pid)
         self._board.doomed[pid] = 1
         try:
             if self._random.random() < 0.2:
