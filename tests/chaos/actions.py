@@ -1,12 +1,14 @@
 """What the parent does while its workers die: each action sends some calls, in one of the ways in which users do."""
 
 import itertools
+import time
 from concurrent import futures
 
 import numpy as np
 
 import shmexec
 from shmexec import WorkerDied
+from shmexec.errors import TaskTimeout
 from tests.chaos import things, work
 from tests.chaos.checker import Sent
 from tests.chaos.work import Burning, Fuse, Order
@@ -152,6 +154,33 @@ class Actor:
             self.checker.returned(one, value)
         results.close() if hasattr(results, "close") else None
 
+    def retry(self):
+        """A call that may be run three times."""
+        seconds = float(10 ** self.rng.uniform(-4, -2))
+        fuse = Fuse("timer", seconds) if self.rng.random() < 0.5 else Fuse()
+        value = self.thing()[0]
+        if (made := self.order([value], result=("sum", 0), fuse=fuse)) is None:
+            return
+        future = self.executor.options(timeout=100, retries=2).submit(work.run, made[0], value)
+        self.pending.append(self.checker.sent(Sent(made[0].call, future, made[1], "retry", attempts=3)))
+
+    def end_running(self):
+        """A call that would take too long: its time is up, or it is cancelled while it runs."""
+        if (made := self.order([], result=("sum", 0), fuse=Fuse())) is None:
+            return
+        order = Order(made[0].call, Fuse(), (), ("sum", 0), 1000.0)
+        if self.rng.random() < 0.5:
+            future = self.executor.options(timeout=0.05).submit(work.run, order)
+            self.settle(self.checker.sent(Sent(order.call, future, None, "timeout", may_end=(TaskTimeout,))))
+            return
+        one = Sent(order.call, self.executor.submit(work.run, order), None, "cancel", may_end=(futures.CancelledError,))
+        self.checker.sent(one)
+        while not self.checker.board.begun[order.call] and not one.future.done():
+            time.sleep(0.001)
+        if not self.executor.cancel(one.future) and not one.future.done():
+            self.checker.wrong(f"call {order.call} runs, and is not cancelled")
+        self.settle(one)
+
     def callbacks(self):
         seen = futures.Future()
         if (made := self.order([self.thing()[0]][:0])) is None:
@@ -205,6 +234,8 @@ class Actor:
         (write, 1),
         (map, 3),
         (callbacks, 1),
+        (retry, 2),
+        (end_running, 1),
         (as_completed, 2),
         (wait_first, 1),
         (cancel, 1),

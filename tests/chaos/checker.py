@@ -35,6 +35,8 @@ class Sent:
     want: int | None
     what: str
     needs: tuple = ()
+    attempts: int = 1
+    may_end: tuple = ()  # exceptions by which it may end once it runs: its time is up, it is cancelled
     cancelled: bool = False
     error: BaseException | None = None
     is_over: bool = False
@@ -124,7 +126,7 @@ class Checker:
         if one.want is not None and found != one.want:
             self.wrong(f"{one.what} {one.call} returned another value than it should: {value!r:.300}")
         begun, ended = self.board.begun[one.call], self.board.ended[one.call]
-        if (begun, ended) != (1, 1):
+        if not 1 <= begun <= one.attempts or not ended:
             self.wrong(f"{one.what} {one.call} returned, begun {begun} times, ended {ended} times")
 
     def failed(self, one, error):
@@ -136,6 +138,8 @@ class Checker:
                 getattr(need.error, "pid", 0) == getattr(error, "pid", 0) or isinstance(error, CancelledError)
             ):
                 return
+        if isinstance(error, one.may_end):
+            return
         if isinstance(error, WorkerDied):
             self.charge(one, error)
         elif isinstance(error, CancelledError) and one.cancelled:
@@ -162,7 +166,7 @@ class Checker:
             self.lost(f"{one.what} {one.call} failed with {error!r}, whom nobody killed")
         elif other != one.call:
             self.lost(f"worker {error.pid} cost two calls: {other} and {one.what} {one.call}")
-        elif by not in (0, error.pid):
+        elif by not in (0, error.pid) and one.attempts == 1:
             self.lost(f"{one.what} {one.call} failed with {error!r}, but {by} had begun it")
 
     def charge_any(self, orders, one, error):
@@ -183,7 +187,7 @@ class Checker:
         """At the end of the season, when no worker is left."""
         with self._lock:
             for one in self._sent:
-                if self.board.begun[one.call] > 1:
+                if self.board.begun[one.call] > one.attempts:
                     self._say(f"{one.what} {one.call} was begun {self.board.begun[one.call]} times")
                     self.figures.wrong += 1
             self._sent.clear()
