@@ -297,10 +297,9 @@ cdef class Hub:
     cdef Block block
     cdef sx_hub_t *hub
     cdef readonly int event
-    cdef uint32_t cores
+    cdef uint32_t cores  # of the parent, by affinity and quota: with none to spare nobody spins
 
     def __cinit__(self, Block block, int event):
-        self.cores = <uint32_t> len(os.sched_getaffinity(0))
         self.block = block
         self.event = event
         if block.place.size < sizeof(sx_hub_t):
@@ -309,7 +308,10 @@ cdef class Hub:
 
     @staticmethod
     def create(int event):
-        return Hub(new_block(sizeof(sx_hub_t), SX_ZERO), event)
+        cdef Hub hub
+        hub = Hub(new_block(sizeof(sx_hub_t), SX_ZERO), event)
+        hub.cores = sx_usable_cores()
+        return hub
 
     @staticmethod
     def open(uint32_t number, uint64_t birth, int event):

@@ -1,35 +1,11 @@
 """What can go wrong with shared arrays and workers."""
 
-from concurrent.futures.process import BrokenProcessPool
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from shmexec.deaths import WorkerDied
 
 __all__ = ["NotShareable", "SharedMemoryFull", "StaleName", "TaskTimeout", "WorkerDied"]
-
-
-class WorkerDied(BrokenProcessPool):
-    """The worker process ended while it was running this call.
-
-    Attributes
-    ----------
-    pid : int
-        Of the worker that died.
-    exitcode : int or None
-        As `multiprocessing.Process.exitcode`: negative for a signal, 255 if nobody could learn it.
-    call : str
-        The name of the function that the call was for.
-    """
-
-    def __init__(self, message: str, *, pid: int = 0, exitcode: int | None = None, call: str = "") -> None:
-        super().__init__(message)
-        self.pid = pid
-        self.exitcode = exitcode
-        self.call = call
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return _worker_died, (str(self), self.pid, self.exitcode, self.call)
-
-
-def _worker_died(message: str, pid: int, exitcode: int | None, call: str) -> WorkerDied:
-    return WorkerDied(message, pid=pid, exitcode=exitcode, call=call)
 
 
 class TaskTimeout(TimeoutError):
@@ -48,3 +24,11 @@ class StaleName(LookupError):
 
 class NotShareable(TypeError):
     """This value cannot lie in shared memory: its elements are references to Python objects, or it is no array."""
+
+
+def __getattr__(name: str) -> Any:
+    if name != "WorkerDied":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from shmexec.deaths import WorkerDied  # loads the standard library's pool, which workers have no use for
+
+    return WorkerDied

@@ -35,8 +35,7 @@ from shmexec.worker import bootstrap, ending
 from shmexec.worker.forking import ignore_thread_warning
 
 FORK, QUIT = b"f", b"q"
-ALSO_LOADED = (  # by a worker that unpickles its job
-    "cloudpickle",
+ALSO_LOADED = (  # by a worker whose job has locks or queues in it; while nobody asks for a worker
     "multiprocessing.connection",
     "multiprocessing.popen_spawn_posix",
     "multiprocessing.queues",
@@ -54,6 +53,7 @@ class Server:
         self._owner = owner
         self._links: dict[int, socket.socket] = {}  # pidfd of a child: where its status goes
         self._poll = select.poll()
+        self._to_load = list(ALSO_LOADED)
         for number in control.fileno(), owner:
             self._poll.register(number, select.POLLIN)
 
@@ -61,7 +61,11 @@ class Server:
         """Serve until the owner has no more use for it."""
         is_over = False
         while not is_over:
-            ready = {number for number, _ in self._poll.poll()}
+            ready = {number for number, _ in self._poll.poll(0 if self._to_load else None)}
+            if not ready:
+                load(self._to_load.pop())
+                if not self._to_load:
+                    freeze()
             for pidfd in ready & self._links.keys():
                 self._report(pidfd)
             is_over = self._owner in ready or (self._control.fileno() in ready and not self._answer())
@@ -117,6 +121,20 @@ class Server:
             link.close()
 
 
+def load(name: str) -> None:
+    """Import a module. If that fails it is left to the worker, where the traceback belongs."""
+    try:
+        importlib.import_module(name)
+    except Exception:
+        pass
+
+
+def freeze() -> None:
+    """The collector of a child shall not write into pages that all share."""
+    gc.collect()
+    gc.freeze()
+
+
 def become_worker(link: socket.socket) -> NoReturn:
     """In the child: receive what to be, and be it."""
     with link:
@@ -146,14 +164,10 @@ def main(control: int, owner: int, preload: Sequence[str]) -> NoReturn:
             os.set_inheritable(number, False)
         # ignored, which exec inherits, there would be no exit statuses
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        for name in (*preload, *ALSO_LOADED):
-            try:
-                importlib.import_module(name)
-            except Exception:
-                pass
+        for name in preload:
+            load(name)
         ignore_thread_warning()  # of threads that C libraries keep
-        gc.collect()
-        gc.freeze()  # the collector of a child shall not write into pages that all share
+        freeze()
         with socket.socket(fileno=control) as link:
             Server(link, owner).run()
         code = 0
