@@ -120,6 +120,10 @@ class Collector:
             except RuntimeError:
                 pass  # no more threads: then callbacks hold the answers up
 
+    def forget_in_child(self) -> None:
+        """In a process that was forked: the threads are the parent's."""
+        self._threads = []
+
     def close(self) -> None:
         """Give the descriptors back; the threads have ended, or were never started."""
         self._epoll.close()

@@ -321,6 +321,7 @@ class Pool:
     def forget_in_child(self) -> None:
         """In a process that was forked: this pool is the parent's."""
         self.desk.forget_in_child()
+        self._collector.forget_in_child()  # or shutdown would wait for threads that are not here
         self._closing = True
         self._closed.set()
         self._broken = BrokenProcessPool("this pool belongs to the process that this one was forked from")
