@@ -9,7 +9,7 @@ __all__ = ["NotShareable", "SharedMemoryFull", "StaleName", "TaskTimeout", "Work
 
 
 class TaskTimeout(TimeoutError):
-    """A call took longer than the time it was given."""
+    """A call ran for longer than it was given, and its worker process has been ended: nothing of it runs any more."""
 
 
 class SharedMemoryFull(MemoryError):
