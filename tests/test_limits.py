@@ -57,7 +57,8 @@ if __name__ == "__main__":
     assert 20 <= count <= 64, count
     print(said)
     with shmexec.SharedExecutor(2) as executor:
-        for i, result in enumerate(executor.map(double, [np.full(200_000, float(i)) for i in range(100)], buffersize=4)):
+        arrays = [np.full(200_000, float(i)) for i in range(100)]
+        for i, result in enumerate(executor.map(double, arrays, buffersize=4)):
             assert result[0] == 2 * i
             del result
         held, said = fill()
