@@ -1,0 +1,216 @@
+"""Under limits: a clear error or a working fallback for each, no SIGBUS, no hang."""
+
+import shutil
+import subprocess
+import sys
+
+import pytest
+import sequencer
+from sandbox import REFUSE
+
+FILL = """
+import resource, sys
+import numpy as np
+import shmexec
+
+def double(array):
+    return array * 2
+
+def fill(most=10_000):
+    held = []
+    try:
+        while len(held) < most:
+            held.append(shmexec.full(131_072, 7.0))  # 1 MiB, every page of it written
+    except shmexec.SharedMemoryFull as error:
+        return held, str(error)
+    return held, ""
+
+def small_ones(most=200_000):
+    held = []
+    try:
+        while len(held) < most:
+            held.append(shmexec.full(4, 1.0))  # descriptors, rather than data
+    except shmexec.SharedMemoryFull:
+        pass
+    return held
+
+def use_up():
+    held, said = fill()
+    assert said, len(held)
+    assert all((array == 7).all() for array in held)
+    more = small_ones()
+    assert all((array == 1).all() for array in more)
+    del more
+    count = len(held)
+    del held
+    again, _ = fill(count - 8)
+    assert len(again) >= count - 8, (len(again), count)
+    return count, said
+"""
+
+TMPFS = (
+    FILL
+    + """
+if __name__ == "__main__":
+    assert shmexec.heap_info().kind == "posix"
+    count, said = use_up()
+    assert 20 <= count <= 64, count
+    print(said)
+    with shmexec.SharedExecutor(2) as executor:
+        arrays = [np.full(200_000, float(i)) for i in range(100)]
+        for i, result in enumerate(executor.map(double, arrays, buffersize=4)):
+            assert result[0] == 2 * i
+            del result
+        held, said = fill()
+        assert executor.submit(sum, [1, 2]).result() == 3  # the ring is there
+        del held
+        assert executor.submit(double, np.ones(200_000)).result().sum() == 400_000
+    print("whole")
+"""
+)
+
+
+def can_mount():
+    if shutil.which("unshare") is None:
+        return False
+    probe = "mount -t tmpfs -o size=1m tmpfs /mnt"
+    return subprocess.run(["unshare", "-m", "sh", "-c", probe], capture_output=True).returncode == 0
+
+
+def in_namespace(mounts, path):
+    line = f'{mounts} && exec "$0" -W error "$1"'
+    ran = subprocess.run(
+        ["unshare", "-m", "sh", "-c", line, sys.executable, path],
+        capture_output=True,
+        text=True,
+        env=sequencer.environment(),
+        timeout=100,
+    )
+    return ran
+
+
+@pytest.fixture
+def program(tmp_path):
+    def write(source):
+        path = tmp_path / "program.py"
+        path.write_text(source)
+        return str(path)
+
+    return write
+
+
+def test_a_full_dev_shm_is_an_error_and_room_is_used_again(program, script, monkeypatch):
+    monkeypatch.setenv("SHMEXEC_SEGMENT", "posix")
+    if can_mount():
+        ran = in_namespace("mount -t tmpfs -o size=64m tmpfs /dev/shm", program(TMPFS))
+    else:  # a file that may not be larger: the heap is as small, though not the file system
+        limit = "resource.setrlimit(resource.RLIMIT_FSIZE, (96 << 20, 96 << 20))"
+        ran = script(TMPFS.replace("    assert shmexec.heap_info()", f"    {limit}\n    assert shmexec.heap_info()"))
+    assert ran.returncode == 0, (ran.returncode, ran.stdout, ran.stderr)
+    assert "no shared memory for" in ran.stdout
+    assert ran.stdout.endswith("whole\n")
+
+
+NO_DEV_SHM = (
+    REFUSE
+    + """
+import sys, os
+import shmexec
+if __name__ == "__main__":
+    assert not os.path.exists("/dev/shm")
+    with shmexec.SharedExecutor(2) as executor:
+        assert executor.submit(sum, shmexec.ones(10)).result() == 10
+    print(shmexec.heap_info().kind)
+"""
+)
+WITHOUT = (
+    "d=/mnt && mount -t tmpfs tmpfs $d && for f in null zero urandom random; do : > $d/$f && "
+    "mount --bind /dev/$f $d/$f; done && mount --rbind $d /dev"
+)
+
+
+@pytest.mark.skipif(not can_mount(), reason="no mount namespaces here, and /dev/shm is not ours to remove")
+def test_without_dev_shm_a_pool_works_and_a_posix_heap_is_an_error_that_says_so(program, monkeypatch):
+    monkeypatch.delenv("SHMEXEC_SEGMENT", raising=False)
+    path = program(NO_DEV_SHM)
+    ran = in_namespace(WITHOUT, path)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout == "memfd\n"
+    monkeypatch.setenv("SHMEXEC_SEGMENT", "posix")
+    ran = in_namespace(WITHOUT, path)
+    assert ran.returncode == 1
+    assert "no shared memory can be had (posix: there is no /dev/shm" in ran.stderr
+
+
+ADDRESSES = (
+    FILL
+    + """
+if __name__ == "__main__":
+    limit = 3 << 30
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    with shmexec.SharedExecutor(2) as executor:
+        assert executor.submit(double, shmexec.ones(100_000)).result().sum() == 200_000
+        info = shmexec.heap_info()
+        assert info.bytes_limit <= limit / 2, info
+        count, said = use_up()
+        assert count >= 256, count
+        print(said)
+"""
+)
+
+
+@pytest.mark.parametrize("kind", ["memfd", "sysv", "posix"])
+def test_where_addresses_are_scarce_the_heap_is_smaller(kind, script, monkeypatch):
+    monkeypatch.setenv("SHMEXEC_SEGMENT", kind)
+    assert "no shared memory for" in script(ADDRESSES).stdout
+
+
+DESCRIPTORS = (
+    FILL
+    + """
+from concurrent.futures.process import BrokenProcessPool
+if __name__ == "__main__":
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+    with shmexec.SharedExecutor(6) as executor:
+        arrays = [shmexec.ones(10_000) for _ in range(500)]  # no descriptor for an array
+        assert all(result.sum() == 20_000 for result in executor.map(double, arrays))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (12, 64))
+    executor = shmexec.SharedExecutor(6)
+    try:
+        print(executor.submit(double, arrays[0]).result().sum())
+    except (OSError, BrokenProcessPool) as error:
+        print("refused", error)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+    executor.shutdown()
+"""
+)
+
+
+def test_few_descriptors_are_enough_for_a_pool_and_too_few_are_an_error(script):
+    out = script(DESCRIPTORS).stdout
+    assert out == "20000.0\n" or ("refused" in out and "open files" in out)
+
+
+PROCESSES = (
+    FILL
+    + """
+from multiprocessing import get_context
+from concurrent.futures.process import BrokenProcessPool
+if __name__ == "__main__":
+    import os, shmexec.pool.pool, shmexec.worker.bootstrap
+    array = shmexec.ones(10)
+    if os.geteuid() == 0:
+        os.setuid(54_321)  # root may start as many as it likes
+    resource.setrlimit(resource.RLIMIT_NPROC, (1, 1))
+    executor = shmexec.SharedExecutor(2, get_context("fork"))
+    try:
+        executor.submit(double, array).result()
+    except (OSError, RuntimeError, BrokenProcessPool) as error:
+        print("refused", type(error).__name__, error)
+    executor.shutdown()
+"""
+)
+
+
+def test_no_process_to_be_had_is_an_error_and_no_hang(script):
+    assert script(PROCESSES).stdout.startswith("refused")
