@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import resource_tracker
 
 import numpy as np
 import pytest
@@ -112,6 +113,30 @@ def test_forks_of_a_parent_with_busy_threads_neither_hang_nor_disturb(executor):
         thread.join()
     assert codes == [0] * 8
     assert not any(sums)
+
+
+def test_a_fork_while_a_thread_starts_a_process_leaves_the_child_able_to_start_workers():
+    """The standard library's resource tracker has a lock, which then belongs to nobody in the child."""
+    held, leave = threading.Event(), threading.Event()
+
+    def hold():
+        with resource_tracker._resource_tracker._lock:
+            held.set()
+            leave.wait()
+
+    def child():
+        with shmexec.SharedExecutor(1) as own:
+            return own.submit(tasks.give, 5).result() == 5
+
+    resource_tracker.ensure_running()
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait()
+    try:
+        assert in_a_fork(child) == 0
+    finally:
+        leave.set()
+        thread.join()
 
 
 FORKS = """

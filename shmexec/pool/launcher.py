@@ -20,7 +20,8 @@ Some facts about starting processes (CPython 3.11 to 3.13, Linux)
 What this means for us
     Processes are started by our own means and watched by pidfds, both ways. Main is never sent: what lives
     there goes by value.
-    The tracker always runs before, and its descriptor is passed on. SIGTERM and SIGINT are blocked over each
+    The tracker always runs before, and its descriptor is passed on; its lock, which a thread may hold that a forked
+    child has not, is made anew there. SIGTERM and SIGINT are blocked over each
     birth.
     The default is a fork server of our own, which has one thread; "fork" is for those who ask for it.
 """
@@ -28,6 +29,7 @@ What this means for us
 import contextlib
 import os
 import pkgutil
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from multiprocessing import process, resource_tracker, spawn, util
@@ -52,6 +54,7 @@ FORK_WORKER = "shmexec.worker.bootstrap:fork_worker"
 __all__ = ["METHODS", "UNKNOWN_CODE", "Launcher", "WorkerProcess"]
 
 _util: Any = util  # for what typeshed does not declare
+_tracker: Any = resource_tracker
 
 
 class Launcher:
@@ -205,3 +208,11 @@ def _start_by_server(server: fork_server.ForkServer, descriptors: list[int], nam
     except ConnectionError:
         pass  # it has died already: its sentinel says so
     return worker
+
+
+def _free_tracker() -> None:
+    """In a forked child: whoever held the resource tracker's lock is not here."""
+    _tracker._resource_tracker._lock = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_free_tracker)
