@@ -216,3 +216,10 @@ def relatives_fixture():
 def script(tmp_path):
     """Runs a program in an interpreter of its own; what it printed."""
     return sequencer.Script(tmp_path)
+
+
+@pytest.fixture
+def beside_tests(tmp_path):
+    """A folder with these tests and nothing else: `python -m tests.x` there uses the installed package."""
+    (tmp_path / "tests").symlink_to(_HERE)
+    return tmp_path

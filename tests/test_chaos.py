@@ -3,18 +3,17 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 
 @pytest.mark.timeout(200)
-def test_whoever_is_killed_nothing_is_wrong_lost_or_left(record_property):
+def test_whoever_is_killed_nothing_is_wrong_lost_or_left(record_property, beside_tests):
     seconds = os.environ.get("SHMEXEC_CHAOS_SECONDS", "20")
     seed = os.environ.get("SHMEXEC_CHAOS_SEED", "1")
     done = subprocess.run(
         [sys.executable, "-m", "tests.chaos", "--seconds", seconds, "--seed", seed],
-        cwd=Path(__file__).parent.parent,
+        cwd=beside_tests,
         capture_output=True,
         text=True,
     )

@@ -18,11 +18,11 @@ def _are_there():
 
 if _are_there():
 
-    def test_cpythons_tests_of_the_process_pool_pass():
-        paths = [str(ROOT), *filter(None, sys.path)]  # the same package as here
+    def test_cpythons_tests_of_the_process_pool_pass(beside_tests):
+        paths = [*filter(None, sys.path), str(ROOT)]  # the same package as here
         done = subprocess.run(
             [sys.executable, "-m", "tests.cpython", "--short"],
-            cwd=ROOT,
+            cwd=beside_tests,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
             capture_output=True,
             text=True,

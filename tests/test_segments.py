@@ -238,12 +238,12 @@ sys.stdin.readline()
 
 
 @pytest.mark.parametrize("arguments", [["--rounds", "10"], ["--rounds", "2", "--pool"]], ids=["heap", "pool"])
-def test_after_everything_was_killed_the_kernel_has_nothing_left(kind, arguments):
+def test_after_everything_was_killed_the_kernel_has_nothing_left(kind, arguments, beside_tests):
     ran = subprocess.run(
         [sys.executable, "-m", "tests.killing", *arguments, "--seed", "3"],
         capture_output=True,
         text=True,
         env=sequencer.environment(),
-        cwd=os.path.dirname(os.path.dirname(__file__)),
+        cwd=beside_tests,
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
