@@ -200,7 +200,7 @@ def in_process(queue):
 
 
 def start_process(method):
-    import multiprocessing
+    import multiprocessing.forkserver
 
     context = multiprocessing.get_context(method)
     queue = context.SimpleQueue()
@@ -208,6 +208,8 @@ def start_process(method):
     process.start()
     value = queue.get()
     process.join()
+    if method == "forkserver":
+        multiprocessing.forkserver._forkserver._stop()  # or it ends some time after this process
     return value, process.exitcode
 
 
