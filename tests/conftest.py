@@ -223,3 +223,14 @@ def beside_tests(tmp_path):
     """A folder with these tests and nothing else: `python -m tests.x` there uses the installed package."""
     (tmp_path / "tests").symlink_to(_HERE)
     return tmp_path
+
+
+@pytest.fixture
+def lonely(make_executor):
+    """A pool of one worker, which is up and knows the function."""
+    import tasks
+
+    executor = make_executor(1)
+    executor.submit(tasks.give, 0).result()
+    executor.submit(tasks.give, 0).result()
+    return executor

@@ -53,15 +53,6 @@ def has_baton(executor):
         os.sched_yield()
 
 
-@pytest.fixture
-def lonely(make_executor):
-    """A pool of one worker, which is up and knows the function."""
-    executor = make_executor(1)
-    executor.submit(tasks.give, 0).result()
-    executor.submit(tasks.give, 0).result()
-    return executor
-
-
 def test_a_future_that_another_thread_cancels_wakes_its_leader(lonely, gate):
     begun, leave = gate("begun"), gate("leave")
     lonely.submit(tasks.pass_gates, begun, leave)

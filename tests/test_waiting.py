@@ -17,15 +17,6 @@ def exit_behind_gate(gate):
     os._exit(3)
 
 
-@pytest.fixture
-def lonely(make_executor):
-    """A pool of one worker, which is up and knows the function."""
-    executor = make_executor(1)
-    executor.submit(tasks.give, 0).result()
-    executor.submit(tasks.give, 0).result()
-    return executor
-
-
 def test_the_thread_in_wait_reads_the_answers_itself(lonely, gate):
     begun, leave = gate("begun"), gate("leave")
     futures = [lonely.submit(tasks.pass_gates, begun, leave, 1), lonely.submit(tasks.give, 2)]
