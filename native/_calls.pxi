@@ -207,12 +207,14 @@ cdef class Call:
         self.function = self.scope = self.job = None
         self.args = ()
         self.kwargs = None
-        packed, function_packed = self.packed, self.function_packed
+        self.release_blocks()
         self.packed = self.function_packed = None
-        if packed is not None:
-            packed.holds.release()
-        if function_packed is not None and not self.is_atoms:
-            function_packed.holds.release()
+
+    cdef void release_blocks(self):
+        if self.packed is not None:
+            self.packed.holds.release()
+        if self.function_packed is not None and not self.is_atoms:
+            self.function_packed.holds.release()
 
 
 cdef class Pack:

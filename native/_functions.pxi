@@ -26,6 +26,15 @@ cdef class Known:
     """A function that workers know by a number, and what is shipped to those that do not yet."""
     cdef readonly uint64_t number
     cdef readonly Packed packed
+    cdef set by_value  # the modules that cloudpickle was told to send by value
+
+    def __cinit__(self):
+        self.by_value = by_value_modules()
+
+    @property
+    def is_up_to_date(self):
+        """Whether the same modules are sent by value now as when it was pickled."""
+        return by_value_modules() == self.by_value
 
     @property
     def is_short(self):
@@ -51,7 +60,7 @@ cdef class Imported(Known):
         cdef PyObject *found
         if module == NULL or (<object> module) is not self.space or type(self.space) is not types.ModuleType:
             return False
-        if by_value_modules():
+        if by_value_modules() != self.by_value:
             return False
         found = PyDict_GetItem(self.space.__dict__, self.name)
         return found != NULL and (<object> found) is function
@@ -85,7 +94,7 @@ cdef class Fixed(Known):
     cpdef bint is_current(self, function) except -1:
         cdef PyObject *found
         cdef tuple entry
-        if self.imported != len(modules) or by_value_modules():
+        if self.imported != len(modules) or by_value_modules() != self.by_value:
             return False
         for item in self.functions:
             entry = <tuple> item

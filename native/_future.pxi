@@ -221,21 +221,34 @@ cdef class LazyFuture(Watch):
                 waiter.add_cancelled(self)
         return False
 
+    def begin(self):
+        """Its call is about to be packed or sent, or has failed before that. False: it was cancelled."""
+        if self.state == CANCELLED_AND_NOTIFIED:
+            return False
+        return self.state == RUNNING or self.set_running_or_notify_cancel()
+
     def cancel(self):
-        """As the standard library's; a call of atoms can be cancelled until a worker has begun it."""
+        """As the standard library's, but who waits learns of it at once, not when it would have been this call's turn.
+
+        A call of atoms can be cancelled until a worker has begun it.
+        """
         cdef bint is_first
+        cdef bint is_pools = self.desk is not None
         if self.state == RUNNING and self.call is not None and self.desk is not None:
             self.desk.recall(self.call)
         is_first = self.state == PENDING
         if is_first and self.condition is None:
-            self.state = CANCELLED
+            self.state = CANCELLED_AND_NOTIFIED if is_pools else CANCELLED
             self.wake()
         elif is_first:
             with self.condition:
                 is_first = self.state == PENDING
                 if is_first:
-                    self.state = CANCELLED
+                    self.state = CANCELLED_AND_NOTIFIED if is_pools else CANCELLED
                     self.wake()
+                    if is_pools:
+                        for waiter in self._waiters:
+                            waiter.add_cancelled(self)
                     self.condition.notify_all()
         if is_first:
             self._invoke_callbacks()

@@ -163,8 +163,9 @@ cdef class Ledger:
         self.sent_calls -= 1
 
     cpdef ended(self, Call call):
-        """It was answered, failed or cancelled."""
+        """It was answered, failed or cancelled. Its blocks go before anybody finds that no call is left that could free some."""
         cdef int state = call.state
+        call.release_blocks()
         call.state = ENDED
         self.is_starved = False
         if state == SENT:

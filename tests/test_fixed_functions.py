@@ -1,9 +1,12 @@
 """Functions by value that are not pickled for each call: what is replaced in them takes effect with the next call."""
 
+import sys
 import types
 
+import cloudpickle
 import numpy as np
 import pytest
+import tasks
 
 from shmexec.pickling import functions
 
@@ -45,6 +48,52 @@ def test_a_function_that_refers_to_nothing_mutable_is_pickled_twice_at_most(exec
     assert [executor.submit(scaled, i).result() for i in range(20)] == [3 * i for i in range(20)]
     assert executor.submit(scaled, np.arange(3)).result().tolist() == [0, 3, 6]
     assert len(pickled) == 2
+
+
+@pytest.fixture
+def registered(monkeypatch):
+    """A module whose functions are to be pickled by value."""
+    module = types.ModuleType("registered_by_value")
+    exec("def add(x, y=1):\n    return x + y\n", module.__dict__)
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    cloudpickle.register_pickle_by_value(module)
+    yield module
+    cloudpickle.unregister_pickle_by_value(module)
+
+
+def test_a_module_that_is_registered_by_value_matters_to_no_other(executor, pickled, registered):
+    scaled, _ = make_scaled(4)
+    assert [executor.submit(scaled, i).result() for i in range(5)] == [0, 4, 8, 12, 16]
+    assert len(pickled) == 2
+    assert [executor.submit(registered.add, i).result() for i in range(5)] == [1, 2, 3, 4, 5]
+    assert len(pickled) == 4
+    registered.add.__defaults__ = (2,)
+    assert executor.submit(registered.add, 0).result() == 2
+
+
+def test_who_registers_a_module_later_gets_its_functions_by_value(executor, pickled):
+    assert [executor.submit(tasks.give, i).result() for i in range(3)] == [0, 1, 2]
+    cloudpickle.register_pickle_by_value(tasks)
+    try:
+        assert [executor.submit(tasks.give, i).result() for i in range(5)] == [0, 1, 2, 3, 4]
+        assert len(pickled) == 2
+    finally:
+        cloudpickle.unregister_pickle_by_value(tasks)
+    assert [executor.submit(tasks.give, i).result() for i in range(3)] == [0, 1, 2]
+    assert executor._pool.known(tasks.give).is_current(tasks.give)
+    assert len(pickled) == 2
+
+
+def test_a_module_that_is_sent_by_value_is_something_mutable(executor, pickled, registered):
+    registered.value = 1
+
+    def value():
+        return registered.value
+
+    for i in range(3):
+        registered.value = i
+        assert executor.submit(value).result() == i
+    assert len(pickled) == 3
 
 
 def test_a_function_that_refers_to_something_mutable_is_pickled_for_each_call(executor, pickled):

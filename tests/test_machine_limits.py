@@ -197,8 +197,10 @@ PROCESSES = (
 from multiprocessing import get_context
 from concurrent.futures.process import BrokenProcessPool
 if __name__ == "__main__":
-    import os, shmexec.pool.pool, shmexec.worker.bootstrap
+    import os
     array = shmexec.ones(10)
+    with shmexec.SharedExecutor(1, get_context("fork")) as executor:
+        executor.submit(double, array).result()  # all that is needed is loaded: another user may not be able to read it
     if os.geteuid() == 0:
         os.setuid(54_321)  # root may start as many as it likes
     resource.setrlimit(resource.RLIMIT_NPROC, (1, 1))

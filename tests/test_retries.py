@@ -181,7 +181,7 @@ def test_the_pool_goes_on_with_the_workers_that_are_up(make_executor, gate, coun
     busy = executor.submit(tasks.pass_gates, begun, leave, "spared")
     begun.wait_open()
     others = [executor.submit(tasks.double, i) for i in range(5)]
-    sequencer.wait_until(lambda: counter[0] == 4)
+    sequencer.wait_until(lambda executor=executor: executor.stats().workers_died == 3)  # with no answer between
     leave.open()
     assert busy.result() == "spared"
     assert [future.result() for future in others] == [0, 2, 4, 6, 8]

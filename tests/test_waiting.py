@@ -160,15 +160,18 @@ def test_failures_and_deaths_end_a_wait(executor, gate):
     assert wait([kept]).done == {kept}
 
 
-def test_a_future_that_another_thread_cancels_ends_a_wait(lonely, gate):
+@pytest.mark.parametrize("value", [5, np.arange(5)], ids=["atom", "array"])
+@pytest.mark.parametrize("way", [lambda last: list(as_completed([last])), lambda last: list(wait([last]).done)])
+def test_a_future_that_another_thread_cancels_ends_a_wait(lonely, gate, way, value):
     begun, leave = gate("begun"), gate("leave")
     first = lonely.submit(tasks.pass_gates, begun, leave)
     begun.wait_open()
-    second = lonely.submit(tasks.give, 1)
-    thread, outcome = in_thread(lambda: list(as_completed([second])))
+    # a worker is told of some: those run, to the standard library's mind
+    *told, last = [lonely.submit(tasks.give, value) for i in range(6)]
+    thread, outcome = in_thread(lambda: way(last))
     has_baton(lonely)
-    assert second.cancel()
+    assert last.cancel()
     thread.join()
-    assert outcome == [[second]]
+    assert outcome == [[last]]
     leave.open()
-    assert wait([first]).done == {first}
+    assert wait([first, *told]).done == {first, *told}

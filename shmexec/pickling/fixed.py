@@ -37,16 +37,20 @@ def is_importable(function: object) -> bool:
     found: Any = sys.modules.get(module or "")
     if module in (None, "__main__", "__mp_main__") or found is None or "<" in path:
         return False
-    if any(module == name or module.startswith(name + ".") for name in cloudpickle.list_registry_pickle_by_value()):
+    if _is_sent_by_value(module):
         return False
     for part in path.split("."):
         found = getattr(found, part, None)
     return found is function
 
 
+def _is_sent_by_value(module: str) -> bool:
+    return any(module == name or module.startswith(name + ".") for name in cloudpickle.list_registry_pickle_by_value())
+
+
 def fixed(function: Callable[..., Any], number: int, packed: Packed) -> "_core.Fixed | None":
     """What to look at, for a function that has been pickled by value; None: it may change in its place."""
-    if type(function) is not types.FunctionType or cloudpickle.list_registry_pickle_by_value():
+    if type(function) is not types.FunctionType:
         return None
     names: list[tuple[dict[str, Any], str, Any]] = []
     cells: list[tuple[types.CellType, Any]] = []
@@ -88,7 +92,8 @@ def _is_constant(value: object) -> bool:
     if type(value) is tuple or type(value) is frozenset:
         return all(map(_is_constant, value))
     if type(value) is types.ModuleType:
-        return value.__name__ != "__main__" and sys.modules.get(value.__name__) is value
+        name = value.__name__
+        return name != "__main__" and sys.modules.get(name) is value and not _is_sent_by_value(name)
     return type(value) in _ATOMS or is_importable(value)
 
 

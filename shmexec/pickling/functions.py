@@ -65,7 +65,7 @@ class FunctionTable:
         if is_importable(function):
             name = function.__module__, function.__qualname__
             known = self._by_reference.get(name)
-            if known is None or known[0] is not function:
+            if known is None or known[0] is not function or not known[1].is_up_to_date:
                 packed = Packed(_BY_REFERENCE + pickle.dumps(function, 5), _core.Holds())
                 known = function, _core.Imported(function, next(self._numbers), packed)
                 self._by_reference[name] = known

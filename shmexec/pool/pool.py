@@ -419,7 +419,7 @@ class Pool:
         if start_collector:  # under fork, after all workers: a thread that lives at a fork may hold a lock
             self._start_collector()
         for call, error in failed:
-            if error is not None or not call.future.set_running_or_notify_cancel():
+            if error is not None or not call.future.begin():
                 self.finish(call, error=error)
         return _Failed() if failed else step
 
@@ -433,7 +433,7 @@ class Pool:
 
     def _pack(self, call: Call) -> None:
         """Pickle a call, in the present thread."""
-        if not call.future.running() and not call.future.set_running_or_notify_cancel():  # running: tried before
+        if not call.future.begin():
             self.finish(call)
             return
         if _core.is_half_full() and not call.verdict:  # the rest is for the results of the calls that are under way
@@ -562,7 +562,7 @@ class Pool:
             call.future.set_cancelled()
         elif packed is not None:
             call.future.set_result(Unread(packed))
-        elif error is not None and (call.future.running() or call.future.set_running_or_notify_cancel()):
+        elif error is not None and call.future.begin():
             call.future.set_exception(error)
         self._release_dependents(call.future)
         if job is not None:

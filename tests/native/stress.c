@@ -8,9 +8,16 @@
 
 enum { CHILDREN = 6, BOARD = 6, TICKETS = 4, MINE = 5, EXTENTS = 48 };
 
+/* A name with a ticket. One process at a time works at a place: else a clearing parent takes away what another is about to put. */
+typedef struct {
+    _Atomic uint64_t word; /* [birth:32 | block:32], or 0: none lies here */
+    _Atomic uint64_t ticket;
+    _Atomic uint32_t worker; /* its slot + 1, or 0 */
+} place_t;
+
 typedef struct {
     _Atomic uint64_t board[BOARD]; /* [birth:32 | block:32] */
-    _Atomic uint64_t tickets[TICKETS][2];
+    place_t places[TICKETS];
     _Atomic uint64_t allocs, holds, stale, read, full;
 } board_t;
 
@@ -48,39 +55,55 @@ static void look_at(const sx_heap_t *mine, held_t held) {
     }
 }
 
+static place_t *take_place(const sx_heap_t *mine) {
+    place_t *place = &board->places[rnd(TICKETS)];
+    uint32_t nobody = 0;
+    return atomic_compare_exchange_strong(&place->worker, &nobody, mine->me->slot + 1) ? place : NULL;
+}
+
+static void leave_place(place_t *place) {
+    atomic_store(&place->worker, 0);
+}
+
+static void leave_places_of(uint32_t dead) {
+    for (int i = 0; i < TICKETS; i++)
+        if (atomic_load(&board->places[i].worker) == dead + 1)
+            leave_place(&board->places[i]);
+}
+
 static void publish(sx_heap_t *mine, held_t held) {
-    uint32_t t = rnd(TICKETS), entry, seq;
+    uint32_t entry, seq;
+    place_t *place;
     if (rnd(8)) {
         atomic_store(&board->board[rnd(BOARD)], packed(held.name));
         return;
     }
-    if (atomic_load(&board->tickets[t][0]) || sx_ticket_issue(mine, held.name.block, &entry, &seq))
+    if (!(place = take_place(mine)))
         return;
-    uint64_t nobody = 0, ticket = (uint64_t)seq << 32 | entry | (uint64_t)1 << 31;
-    if (!atomic_compare_exchange_strong(&board->tickets[t][1], &nobody, ticket)) {
-        sx_ticket_claim(mine, held.name.block, entry, seq);
-        return;
+    if (!atomic_load(&place->word) && !sx_ticket_issue(mine, held.name.block, &entry, &seq)) {
+        atomic_store(&place->ticket, (uint64_t)seq << 32 | entry);
+        atomic_store(&place->word, packed(held.name));
     }
-    atomic_store(&board->tickets[t][0], packed(held.name));
+    leave_place(place);
 }
 
-/* Taken off the board by one only. That one may be killed over it: then the place stays empty until the parent clears it. */
+/* Whoever is killed over it, has taken the word off first or not at all: then another reads it. */
 static int read_ticket(sx_heap_t *mine, held_t *held) {
-    uint32_t t = rnd(TICKETS);
-    uint64_t word = atomic_exchange(&board->tickets[t][0], 0);
-    if (!word)
+    place_t *place = take_place(mine);
+    if (!place)
         return 0;
-    uint64_t ticket = atomic_load(&board->tickets[t][1]);
-    sx_name_t name = unpacked(word);
-    int code = sx_heap_hold(mine, name);
-    CHECK(code == 0, "a name with a ticket that nobody has read is stale: %d", code);
-    CHECK(sx_ticket_claim(mine, name.block, (uint32_t)ticket & 0x7fffffff, (uint32_t)(ticket >> 32)) == 1,
-          "who reads first claims the ticket");
-    CHECK(sx_ticket_claim(mine, name.block, (uint32_t)ticket & 0x7fffffff, (uint32_t)(ticket >> 32)) == 0);
-    atomic_store(&board->tickets[t][1], 0);
-    atomic_fetch_add(&board->read, 1);
-    *held = (held_t){name, sx_heap_bytes(mine, name.block)};
-    return 1;
+    uint64_t word = atomic_exchange(&place->word, 0), ticket = atomic_load(&place->ticket);
+    if (word) {
+        sx_name_t name = unpacked(word);
+        int code = sx_heap_hold(mine, name);
+        CHECK(code == 0, "a name with a ticket that nobody has read is stale: %d", code);
+        CHECK(sx_ticket_claim(mine, name.block, (uint32_t)ticket, (uint32_t)(ticket >> 32)) == 1, "who reads first claims the ticket");
+        CHECK(sx_ticket_claim(mine, name.block, (uint32_t)ticket, (uint32_t)(ticket >> 32)) == 0);
+        atomic_fetch_add(&board->read, 1);
+        *held = (held_t){name, sx_heap_bytes(mine, name.block)};
+    }
+    leave_place(place);
+    return word != 0;
 }
 
 static void child(uint32_t slot, uint64_t number) {
@@ -156,9 +179,7 @@ int main(int argc, char **argv) {
         kill_and_wait(pid[c]);
         CHECK(sx_slot_reap(&heap, slot[c]) == 1);
         CHECK(sx_slot_reserve(&heap, 1) == slot[c], "the slot is free again, and the only one");
-        uint32_t t = rnd(TICKETS);
-        if (kills % 64 == 0 && !atomic_load(&board->tickets[t][0]))
-            atomic_store(&board->tickets[t][1], 0); /* its reader may have been killed; at worst a ticket stays open until the end */
+        leave_places_of(slot[c]);
         if (kills % 16 == 0)
             sx_heap_trim(&heap);
         kills++;

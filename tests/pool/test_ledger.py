@@ -1,8 +1,11 @@
 """What happens to a call, without processes: events in, the next step out."""
 
+import numpy as np
 import pytest
 
+import shmexec
 from shmexec._core import Call, CallState, Ledger, Pack, Seat, Send, Start, Withdraw
+from shmexec.pickling.pickler import dump_arguments
 
 _KIND = 1
 
@@ -168,6 +171,18 @@ def test_without_memory_nothing_is_packed_until_a_call_has_ended():
     assert not pool.ledger.try_later(second), "no call is left whose end could free some"
     pool.ledger.ended(second)
     assert pool.ledger.next_step().call is third
+
+
+def test_the_memory_of_a_call_is_free_before_it_is_over():
+    """Else another thread finds neither memory nor a call whose end could free some, and fails its own."""
+    pool = Pool(1)
+    (call,) = pool.submit()
+    before = shmexec.heap_info().blocks
+    call.packed = dump_arguments(((np.ones(100_000),), {}))
+    assert shmexec.heap_info().blocks == before + 1
+    pool.run()
+    pool.ledger.ended(call)
+    assert shmexec.heap_info().blocks == before
 
 
 @pytest.mark.parametrize("where", ["blocked", "waiting", "packing", "packed", "sent"])
