@@ -3,8 +3,6 @@
 import operator
 from typing import SupportsFloat, SupportsIndex
 
-import numpy as np
-
 _LONGEST = 1e9  # seconds: 30 years are no limit
 
 _AT_LEAST = {  # in the standard library's words, where it has some
@@ -14,6 +12,12 @@ _AT_LEAST = {  # in the standard library's words, where it has some
 }
 
 
+def is_boolean(value: object) -> bool:
+    """Python's, or NumPy's, which nobody has to import for that."""
+    kind = type(value)
+    return kind is bool or (kind.__module__ == "numpy" and kind.__name__ in ("bool", "bool_"))
+
+
 def checked_count(name: str, value: int | None) -> int | None:
     """An integer of at least 1, or None."""
     return None if value is None else checked_integer(name, value, least=1)
@@ -21,7 +25,7 @@ def checked_count(name: str, value: int | None) -> int | None:
 
 def checked_integer(name: str, value: int, *, least: int) -> int:
     """An integer of at least so much."""
-    if isinstance(value, bool) or not isinstance(value, SupportsIndex):
+    if is_boolean(value) or not isinstance(value, SupportsIndex):
         raise TypeError(f"{name} must be an integer, not {type(value).__name__}")
     value = operator.index(value)  # NumPy's integers, too
     if value < least:
@@ -33,7 +37,7 @@ def checked_nanoseconds(name: str, seconds: float | None) -> int:
     """A time in seconds, greater than 0, in nanoseconds; None and infinity, which are no limit: 0."""
     if seconds is None:
         return 0
-    if isinstance(seconds, (bool, np.bool_)) or not isinstance(seconds, (SupportsFloat, SupportsIndex)):
+    if is_boolean(seconds) or not isinstance(seconds, (SupportsFloat, SupportsIndex)):
         raise TypeError(f"{name} must be a number of seconds, not {type(seconds).__name__}")
     seconds = float(seconds)
     if not seconds > 0:

@@ -1,5 +1,10 @@
-"""SharedExecutor: the executor that users see. Checks what it is given, and hands it to the pool."""
+"""SharedExecutor: the executor that users see. Checks what it is given, and hands it to the pool.
 
+A first result takes the time that the fork server needs to come up. So this module imports what starts that, and the
+pool, with NumPy and the pickler, is imported meanwhile: where it is needed, not here.
+"""
+
+import contextlib
 import multiprocessing
 import os
 import sys
@@ -12,23 +17,19 @@ from dataclasses import dataclass
 from multiprocessing import util
 from multiprocessing.context import BaseContext
 from types import TracebackType
-from typing import Any, Literal, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
 
-import numpy as np
-
-from shmexec import _core
-from shmexec.checks import checked_count, checked_integer, checked_nanoseconds
-from shmexec.mapping import MapOptions, map_calls
-from shmexec.options import LimitedExecutor
-from shmexec.pickling.notes import Crossing
-from shmexec.pool.calls import CallLimits
-from shmexec.pool.crew import WorkerSettings
-from shmexec.pool.futures import CallFuture
-from shmexec.pool.launcher import METHODS, WorkerProcess
-from shmexec.pool.pool import Pool
-from shmexec.progress import checked_progress
+from shmexec.checks import checked_count, checked_integer, checked_nanoseconds, is_boolean
+from shmexec.pool import fork_server
 from shmexec.standard import without_inherited
-from shmexec.transport.messages import Kind
+
+if TYPE_CHECKING:
+    from shmexec._core import Call
+    from shmexec.options import LimitedExecutor
+    from shmexec.pickling.notes import Crossing
+    from shmexec.pool.futures import CallFuture
+    from shmexec.pool.pool import Pool
+    from shmexec.pool.worker_process import WorkerProcess
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -66,7 +67,7 @@ class PoolStats:
     workers_started: int
     workers_died: int
     heap_bytes_in_use: int
-    copies: tuple[Crossing, ...] = ()
+    copies: "tuple[Crossing, ...]" = ()
 
 
 @without_inherited
@@ -140,31 +141,35 @@ class SharedArrayProcessPoolExecutor(ProcessPoolExecutor):
                 raise TypeError(f"{name} must be a callable, not {type(value).__name__}")
         if on_worker_death not in ("replace", "break"):
             raise ValueError(f"on_worker_death must be 'replace' or 'break', not {on_worker_death!r}")
-        if not isinstance(shared_results, (bool, np.bool_)):
+        if not is_boolean(shared_results):
             raise TypeError(f"shared_results must be True or False, not {type(shared_results).__name__}")
         limit = checked_count("max_bytes", max_bytes)
         threads = checked_count("worker_threads", worker_threads)
         context, method = _checked_context(mp_context, tasks)
         if not isinstance(initargs, Iterable):
             raise TypeError(f"initargs must be a tuple, not {type(initargs).__name__}")
-        self._max_workers = workers or _usable_cpus()
-        settings = WorkerSettings(
-            method,
-            initializer,
-            tuple(initargs),
-            finalizer,
-            tasks,
-            bool(shared_results),
-            threads,
-            self._max_workers,
-            may_fork=mp_context is None and tasks is None and _default_method() == "fork",
-        )
         if limit is not None:
-            _core.set_limit(_checked_limit(limit))
+            _set_limit(limit)
+        self._max_workers = workers or _usable_cpus()
         self._counts_items = tasks is None  # else a worker's end comes after so many items
         self._breaks = on_worker_death == "break"
         self._mp_context = context
-        self._pool = Pool(self._max_workers, settings, breaks=self._breaks)
+        with fork_server.kept() if method == "forkserver" else contextlib.nullcontext():
+            from shmexec.pool.crew import WorkerSettings
+            from shmexec.pool.pool import Pool
+
+            settings = WorkerSettings(
+                method,
+                initializer,
+                tuple(initargs),
+                finalizer,
+                tasks,
+                bool(shared_results),
+                threads,
+                self._max_workers,
+                may_fork=mp_context is None and tasks is None and _default_method() == "fork",
+            )
+            self._pool = Pool(self._max_workers, settings, breaks=self._breaks)
         self._submit_atoms: Callable[[Callable[..., Any], tuple[Any, ...]], CallFuture | None] = self._pool.desk.submit
         _pools.add(self._pool)
         self._let_go = weakref.finalize(self, _shut_down, self._pool)
@@ -174,11 +179,11 @@ class SharedArrayProcessPoolExecutor(ProcessPoolExecutor):
     # What other libraries read of the standard library's pool. (`_max_workers` and `_mp_context` are attributes.)
 
     @property
-    def _processes(self) -> dict[int, WorkerProcess]:  # type: ignore[override]
+    def _processes(self) -> "dict[int, WorkerProcess]":  # type: ignore[override]
         return self._pool.processes()
 
     @property
-    def _pending_work_items(self) -> dict[int, _core.Call]:  # type: ignore[override]
+    def _pending_work_items(self) -> "dict[int, Call]":  # type: ignore[override]
         return self._pool.pending()
 
     @property
@@ -227,7 +232,7 @@ class SharedArrayProcessPoolExecutor(ProcessPoolExecutor):
             raise TypeError(f"fn must be a callable, not {type(fn).__name__}")
         if not kwargs and (future := self._submit_atoms(fn, args)) is not None:
             return future
-        return self._pool.submit(Kind.CALL, fn, args, kwargs)
+        return self._pool.call(fn, args, kwargs)
 
     def map(
         self,
@@ -278,6 +283,9 @@ class SharedArrayProcessPoolExecutor(ProcessPoolExecutor):
         """
         if not callable(fn):
             raise TypeError(f"fn must be a callable, not {type(fn).__name__}")
+        from shmexec.mapping import MapOptions, map_calls
+        from shmexec.progress import checked_progress
+
         options = MapOptions(
             timeout,
             checked_count("chunksize", chunksize),
@@ -287,7 +295,7 @@ class SharedArrayProcessPoolExecutor(ProcessPoolExecutor):
         )
         return map_calls(self._pool, fn, iterables, options, adapts=self._counts_items, owner=self)
 
-    def options(self, *, timeout: float | None = None, retries: int = 0) -> LimitedExecutor:
+    def options(self, *, timeout: float | None = None, retries: int = 0) -> "LimitedExecutor":
         """The same pool for calls that must not take too long, or that are tried again when their worker has died.
 
         Parameters
@@ -314,12 +322,15 @@ class SharedArrayProcessPoolExecutor(ProcessPoolExecutor):
             If `timeout` is not greater than 0, or `retries` less than 0; or if there are retries, but a worker's death
             breaks the pool.
         """
+        from shmexec.options import LimitedExecutor
+        from shmexec.pool.calls import CallLimits
+
         limits = CallLimits(checked_nanoseconds("timeout", timeout), checked_integer("retries", retries, least=0))
         if limits.retries and self._breaks:
             raise ValueError("retries cannot be used with on_worker_death='break': a worker's death ends the pool")
         return LimitedExecutor(self, self._pool, limits)
 
-    def cancel(self, future: CallFuture) -> bool:
+    def cancel(self, future: Future[Any]) -> bool:
         """Cancel a call of this executor, also if it runs: then its worker is ended and replaced.
 
         Parameters
@@ -340,6 +351,8 @@ class SharedArrayProcessPoolExecutor(ProcessPoolExecutor):
         ValueError
             If it is of another executor.
         """
+        from shmexec.pool.futures import CallFuture
+
         if not isinstance(future, CallFuture):
             raise TypeError(f"future must be one that this executor's submit returned, not {type(future).__name__}")
         is_own: bool = future.pool is self._pool
@@ -398,7 +411,7 @@ class SharedArrayProcessPoolExecutor(ProcessPoolExecutor):
             desk.bytes_copied_out,
             tally.workers_started,
             tally.workers_died,
-            _core.heap_figures()[2],
+            self._pool.heap_bytes_in_use(),
             tally.copies.all(),
         )
 
@@ -406,13 +419,15 @@ class SharedArrayProcessPoolExecutor(ProcessPoolExecutor):
 SharedExecutor = SharedArrayProcessPoolExecutor
 
 
-def _checked_limit(limit: int) -> int:
+def _set_limit(limit: int) -> None:
+    from shmexec import _core
+
     machine = _core.machine_memory()
     if limit < _LEAST_BYTES:
         raise ValueError(f"max_bytes must be at least {_LEAST_BYTES:,}, which one worker needs, not {limit:,}")
     if limit > machine:
         raise ValueError(f"max_bytes must be at most {machine:,}, the memory of this machine or control group")
-    return limit
+    _core.set_limit(limit)
 
 
 def _checked_context(context: BaseContext | None, max_tasks: int | None) -> tuple[BaseContext, str]:
@@ -422,8 +437,8 @@ def _checked_context(context: BaseContext | None, max_tasks: int | None) -> tupl
     if not callable(getattr(context, "get_start_method", None)):
         raise TypeError(f"mp_context must be a multiprocessing context, not {type(context).__name__}")
     method = context.get_start_method(allow_none=True) or _default_method()
-    if method not in METHODS:
-        raise ValueError(f"mp_context must start by one of {', '.join(METHODS)}, not {method!r}")
+    if method not in fork_server.METHODS:
+        raise ValueError(f"mp_context must start by one of {', '.join(fork_server.METHODS)}, not {method!r}")
     if method == "fork" and max_tasks is not None:
         raise ValueError(
             "max_tasks_per_child is incompatible with the 'fork' multiprocessing start method; supply a different"
@@ -449,7 +464,7 @@ _pools: "weakref.WeakSet[Pool]" = weakref.WeakSet()
 _registered_in = 0  # the process whose exit ends its pools
 
 
-def _shut_down(pool: Pool) -> None:
+def _shut_down(pool: "Pool") -> None:
     """The executor is garbage: what was submitted is done, and the workers end."""
     if pool.is_owned:
         pool.abandon()

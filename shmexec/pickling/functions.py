@@ -15,7 +15,6 @@ the other what it has forgotten.
 """
 
 import dis
-import hashlib
 import itertools
 import pickle
 import types
@@ -77,7 +76,9 @@ class FunctionTable:
         data = _BY_VALUE + bytes(packed.data)
         if len(packed.holds) or len(data) > _LONGEST_KEPT:
             return 0, Packed(data, packed.holds, packed.bytes_by_name, packed.bytes_copied)
-        digest = hashlib.blake2b(data, digest_size=16).digest()
+        from hashlib import blake2b  # which takes a worker's coming up some milliseconds
+
+        digest = blake2b(data, digest_size=16).digest()
         number, once = self._by_value.pop(digest, (0, 0))
         found = None
         if number:  # it has come out the same a second time

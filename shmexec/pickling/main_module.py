@@ -13,7 +13,6 @@ Only what goes from a parent to its worker is done so: a function that comes bac
 touch the parent's `__main__`.
 """
 
-import hashlib
 import sys
 import threading
 import types
@@ -136,6 +135,8 @@ def namespace() -> dict[str, Any]:
 
 def set_function_state(function: types.FunctionType, both: tuple[Any, Callable[..., None]]) -> None:
     """Fill a function in; its globals that are data as the rule above says."""
+    from hashlib import blake2b  # not before it is needed: workers come up the sooner
+
     from shmexec.pickling.pickler import load
 
     (state, slots), set_state = both
@@ -144,7 +145,7 @@ def set_function_state(function: types.FunctionType, both: tuple[Any, Callable[.
         if type(value) is not _Global:
             kept[name] = value
         elif value.data is not None:
-            digest = hashlib.blake2b(value.data, digest_size=16).digest()
+            digest = blake2b(value.data, digest_size=16).digest()
             before = _seen.get(name, b"")
             _seen[name] = digest
             if before is not None and before != digest:

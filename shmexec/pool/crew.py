@@ -18,13 +18,13 @@ from shmexec.pickling.functions import shipped
 from shmexec.pickling.main_module import track_classes
 from shmexec.pickling.pickler import array_reducer
 from shmexec.pickling.tickets import is_registered
+from shmexec.pool import fork_server
 from shmexec.pool.launcher import Launcher, WorkerProcess
 from shmexec.pool.threads import variables
 from shmexec.transport.launch import DeferredJob
 from shmexec.transport.messages import Kind, WorkerHead, WorkerJob
 
 _ENTRY = "shmexec.worker.loop:run"
-_PRELOAD = ("numpy", "shmexec.worker.loop")
 
 
 @dataclass(eq=False)
@@ -72,10 +72,10 @@ class Crew:
         self._numbers = itertools.count()
         self._kept = _core.Holds()  # what the initializer's arguments name: a replacement needs them again
         reducer = array_reducer(self._kept)
-        self._launcher = Launcher(settings.method, preload=_PRELOAD, reducer_override=reducer)
+        self._launcher = Launcher(settings.method, preload=fork_server.WORKERS, reducer_override=reducer)
         self._replacer = self._launcher
         if settings.method == "fork":  # never fork a replacement out of the live parent: its threads may hold locks
-            self._replacer = Launcher("forkserver", preload=_PRELOAD, reducer_override=reducer)
+            self._replacer = Launcher("forkserver", preload=fork_server.WORKERS, reducer_override=reducer)
 
     def prepare(self) -> None:
         """Begin to start what will start the workers; returns at once."""

@@ -33,6 +33,8 @@ sys.path[:] = {path!r}
 from shmexec.worker.zygote import main
 main({control}, {owner}, {preload!r})
 """
+METHODS = ("fork", "forkserver", "spawn")  # of starting a worker
+WORKERS = ("numpy", "shmexec.worker.loop")  # what the workers of a pool need
 # then SIGKILL: it may be stuck in the import of a module, and holds nothing that anyone needs
 STOP_SECONDS = 5.0
 
@@ -181,6 +183,17 @@ def let_go(server: ForkServer) -> None:
         server.users -= 1
         if server.users == 0:
             server.stop()
+
+
+@contextmanager
+def kept(preload: Sequence[str] = WORKERS) -> Iterator[None]:
+    """It comes up while in here what will use it is made."""
+    server = hold(preload)
+    try:
+        server.start()
+        yield
+    finally:
+        let_go(server)
 
 
 def _forget_all() -> None:

@@ -36,6 +36,7 @@ from multiprocessing import process, resource_tracker, spawn, util
 from typing import Any, Self
 
 from shmexec.pool import fork_server
+from shmexec.pool.fork_server import METHODS
 from shmexec.pool.spawning import (
     Passing,
     Reducer,
@@ -47,7 +48,6 @@ from shmexec.pool.spawning import (
 from shmexec.pool.worker_process import UNKNOWN_CODE, WorkerProcess, adopt, open_pidfd
 from shmexec.transport.launch import DeferredJob, InheritedJob, Job, SameDescriptor, StartRequest, send_descriptors
 
-METHODS = ("fork", "forkserver", "spawn")
 WORKER = "shmexec.worker.bootstrap:WorkerSelf"  # what a pickled start becomes in the child
 FORK_WORKER = "shmexec.worker.bootstrap:fork_worker"
 

@@ -135,6 +135,10 @@ class Pool:
             )
         )
 
+    def call(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> CallFuture:
+        """As `submit`, for one call without limits."""
+        return self.submit(Kind.CALL, function, args, kwargs)
+
     def known(self, function: Callable[..., Any]) -> _core.Known | None:
         """For `desk.submit`: a function as it is now, if calls of it may take the short way."""
         return self._packer.known(function)
@@ -304,6 +308,10 @@ class Pool:
         """Calls that wait, and calls that workers have."""
         with self.desk.lock:
             return self._ledger.waiting_count, self._ledger.sent_count
+
+    def heap_bytes_in_use(self) -> int:
+        """Of the whole heap, whoever uses it."""
+        return _core.heap_figures()[2]
 
     def pending(self) -> dict[int, Call]:
         """The calls that have not ended, by number."""

@@ -11,8 +11,7 @@ import array
 import pickle
 import pkgutil
 import socket
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 DESCRIPTORS_PER_MESSAGE = 250  # Linux takes 253 (SCM_MAX_FD)
 
@@ -53,8 +52,7 @@ class Job(Protocol):
         """The job itself; called in the child, when everything that it may need to import can be imported."""
 
 
-@dataclass(frozen=True)
-class InheritedJob:
+class InheritedJob(NamedTuple):
     """A job that is there already, because the child was forked with it in memory."""
 
     job: object
@@ -63,8 +61,7 @@ class InheritedJob:
         return self.job
 
 
-@dataclass(frozen=True)
-class PickledJob:
+class PickledJob(NamedTuple):
     """A job by value."""
 
     data: bytes
@@ -73,8 +70,7 @@ class PickledJob:
         return pickle.loads(self.data)
 
 
-@dataclass(frozen=True)
-class DeferredJob:
+class DeferredJob(NamedTuple):
     """A job whose rest is loaded by the worker itself, when it has done what the head tells it.
 
     In the launcher's hands `rest` is the thing itself, in the worker's a `Job`.
@@ -84,8 +80,7 @@ class DeferredJob:
     rest: Any
 
 
-@dataclass(frozen=True)
-class StartRequest:
+class StartRequest(NamedTuple):
     """Who the worker is and what it runs.
 
     ``entry`` ("package.module:function") is called with the job and the list of descriptors. ``owner`` is a

@@ -27,9 +27,8 @@ LEAVING                                                 (it has run `max_tasks` 
 import pickle
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from shmexec.pickling.notes import Crossing
 
@@ -56,8 +55,7 @@ _COST = struct.Struct("<QQd")
 DEPTH = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Cost:
+class Cost(NamedTuple):
     """What an answer took: bytes of results that went by name and that were copied, and seconds of work; which were
     copied, where the parent has not been told enough of that yet; and the last that the call reported of its progress.
     """
@@ -80,8 +78,7 @@ class Cost:
         return cls(by_name, copied, seconds, *more)
 
 
-@dataclass(frozen=True)
-class WorkerHead:
+class WorkerHead(NamedTuple):
     """Where a worker finds its heap, its channel and its parent: known before anything of the user's is loaded.
 
     Its descriptors, of the heap (but System V memory has none) and of the parent's event, come beside it.
@@ -97,8 +94,7 @@ class WorkerHead:
     is_registered: bool = False  # multiprocessing's own means pass arrays by name, as in the parent
 
 
-@dataclass(frozen=True)
-class WorkerJob:
+class WorkerJob(NamedTuple):
     """What of the user's a worker runs as it comes up and as it ends; may name blocks of the heap."""
 
     initializer: Callable[..., Any] | None
