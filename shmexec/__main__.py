@@ -1,4 +1,4 @@
-"""The command line: `shmexec demo`, `bench`, `ls` and `gc`, also `python -m shmexec ...`."""
+"""The command line: `shmexec map`, `demo`, `bench`, `ls` and `gc`, also `python -m shmexec ...`."""
 
 import argparse
 import sys
@@ -26,6 +26,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="shmexec", description="A ProcessPoolExecutor that passes NumPy arrays by kernel name."
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    _add_map(commands)
     demo = commands.add_parser(
         "demo",
         help="the same picture pipeline through ProcessPoolExecutor and SharedExecutor, side by side",
@@ -65,6 +66,48 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_map(commands: Any) -> None:
+    map_ = commands.add_parser(
+        "map",
+        help="a function over a folder of files: .npy, .npz, pictures, zarr",
+        description="Calls the function with the array of each file, on all cores, and writes what it returns. A file "
+        "that fails is named at the end, with the reason, and the others are done. Exit status: 0; 1 if not all was "
+        "done; 2 if nothing could be started; 130 after Ctrl-C.",
+    )
+    add = map_.add_argument
+    # fmt: off
+    add("function", metavar="FUNCTION", help="package.module:function or file.py:function")
+    add("files", nargs="+", metavar="FILES",
+        help="names, folders, or quoted patterns, as 'scans/**/*.npy'")
+    add("--out", required=True, metavar="FOLDER", help="where the results go; is made")
+    add("--format", choices=("npy", "npz", "json", "png", "jpg", "tif", "zarr"),
+        help="of the results (default: what suits them: .npy, .npz for several arrays, .json for numbers)")
+    add("--set", action="append", default=[], metavar="NAME=VALUE",
+        help="an argument of the function, as sigma=2; may be given again")
+    add("--workers", type=_at_least_one, metavar="N", help="worker processes (default: one for each core)")
+    add("--timeout", type=_seconds, metavar="SECONDS", help="after which a file has failed")
+    add("--retries", type=_at_least_none, default=0, metavar="N", help="how often a file that failed is tried again")
+    add("--resume", action="store_true", help="go on where an earlier run has stopped")
+    add("--overwrite", action="store_true", help="do all anew, and replace what is there")
+    add("--dry-run", action="store_true", help="only say what would be done")
+    add("--json", action="store_true", help="print the summary as JSON")
+    # fmt: on
+
+
+def _at_least_none(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"must be at least 0, not {text}")
+    return number
+
+
+def _seconds(text: str) -> float:
+    number = float(text)
+    if not number > 0:
+        raise argparse.ArgumentTypeError(f"must be greater than 0, not {text}")
+    return number
+
+
 def _add_bench(commands: Any) -> None:
     bench = commands.add_parser(
         "bench",
@@ -93,6 +136,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from shmexec import heaps
 
             return heaps.run_ls(options.json) if options.command == "ls" else heaps.run_gc()
+        if options.command == "map":
+            from shmexec.batch.command import run_map
+
+            return run_map(options)
         if options.command == "bench":
             from shmexec.bench.command import run_bench
 

@@ -38,7 +38,7 @@ def checked_progress(progress: Progress) -> Progress:
     if not (isinstance(progress, (bool, str)) or callable(progress)):
         raise TypeError(f"progress must be True, False, a label or a callable, not {type(progress).__name__}")
     if progress is not False:
-        _wish()
+        wish()
     return progress
 
 
@@ -47,13 +47,13 @@ def make_bar(progress: Progress, total: int | None) -> Bar | None:
     if callable(progress):
         return _Calls(progress, total)
     label = progress if isinstance(progress, str) else ""
-    wish, in_notebook = _wish(), _in_notebook()
+    wanted, in_notebook = wish(), _in_notebook()
     is_terminal = sys.stderr is not None and sys.stderr.isatty()
-    if progress is False or wish == "never" or sys.stderr is None:
+    if progress is False or wanted == "never" or sys.stderr is None:
         return None
     if (is_terminal or in_notebook) and (tqdm := _find_tqdm()) is not None:
         return _Tqdm(tqdm, label, total)
-    return _Lines(label, total) if is_terminal or in_notebook or wish == "always" else None
+    return _Lines(label, total) if is_terminal or in_notebook or wanted == "always" else None
 
 
 class Watch:
@@ -172,11 +172,12 @@ class _Lines:
             print(f"{self._line}, {now - self._begun:.1f} s", file=sys.stderr, flush=True)
 
 
-def _wish() -> str:
-    wish = os.environ.get(_VARIABLE) or "auto"
-    if wish not in ("auto", "always", "never"):
-        raise ValueError(f"the environment variable {_VARIABLE} must be auto, always or never, not {wish!r}")
-    return wish
+def wish() -> str:
+    """What the environment says of bars: auto, always or never; ValueError if it is something else."""
+    wanted = os.environ.get(_VARIABLE) or "auto"
+    if wanted not in ("auto", "always", "never"):
+        raise ValueError(f"the environment variable {_VARIABLE} must be auto, always or never, not {wanted!r}")
+    return wanted
 
 
 def _in_notebook() -> bool:

@@ -21,7 +21,7 @@ LAYERS = [
     {"mapping"},
     {"options"},
     {"executor", "measure"},
-    {"integrations", "demo", "bench", "heaps"},
+    {"integrations", "batch", "demo", "bench", "heaps"},
     {"__main__"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
