@@ -295,8 +295,8 @@ class SharedArrayProcessPoolExecutor(ProcessPoolExecutor):
         )
         return map_calls(self._pool, fn, iterables, options, adapts=self._counts_items, owner=self)
 
-    def options(self, *, timeout: float | None = None, retries: int = 0) -> "LimitedExecutor":
-        """The same pool for calls that must not take too long, or that are tried again when their worker has died.
+    def options(self, *, timeout: float | None = None, retries: int = 0, copy_once: bool = False) -> "LimitedExecutor":
+        """The same pool for calls with a limit of time, calls that are tried again, or calls that share their arrays.
 
         Parameters
         ----------
@@ -307,6 +307,11 @@ class SharedArrayProcessPoolExecutor(ProcessPoolExecutor):
         retries : int
             How often a call is run again if the worker that ran it has died. What the dead attempt has written into
             its arguments stays written. A call that raises, whose time is up or that is cancelled is not run again.
+        copy_once : bool
+            A plain array that stands in several calls of this view is copied into shared memory once, not for each;
+            each call has a writeable view of the copy, and sees no other call's writes. An array that has changed
+            meanwhile is copied anew: it is compared with its copy, at memory speed. The copies go with the view, or
+            with the arrays.
 
         Returns
         -------
@@ -317,7 +322,7 @@ class SharedArrayProcessPoolExecutor(ProcessPoolExecutor):
         Raises
         ------
         TypeError
-            If `timeout` is not a number, or `retries` not an integer.
+            If `timeout` is not a number, `retries` not an integer, or `copy_once` not a bool.
         ValueError
             If `timeout` is not greater than 0, or `retries` less than 0; or if there are retries, but a worker's death
             breaks the pool.
@@ -328,7 +333,9 @@ class SharedArrayProcessPoolExecutor(ProcessPoolExecutor):
         limits = CallLimits(checked_nanoseconds("timeout", timeout), checked_integer("retries", retries, least=0))
         if limits.retries and self._breaks:
             raise ValueError("retries cannot be used with on_worker_death='break': a worker's death ends the pool")
-        return LimitedExecutor(self, self._pool, limits)
+        if not is_boolean(copy_once):
+            raise TypeError(f"copy_once must be True or False, not {type(copy_once).__name__}")
+        return LimitedExecutor(self, self._pool, limits, copy_once=bool(copy_once))
 
     def cancel(self, future: Future[Any]) -> bool:
         """Cancel a call of this executor, also if it runs: then its worker is ended and replaced.

@@ -15,7 +15,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, TypeVar, cast
 from weakref import ref
 
-from shmexec.pickling.repeated import repeated_in
+from shmexec.pickling.repeated import Repeated, repeated_in
 from shmexec.pool.calls import NO_LIMITS, CallLimits, MapScope
 from shmexec.pool.futures import CallFuture
 from shmexec.pool.pool import Pool
@@ -37,6 +37,7 @@ class MapOptions:
     ordered: bool = True
     progress: Progress = False
     limits: CallLimits = NO_LIMITS  # of each call: an item, or a chunk
+    repeated: Repeated | None = None  # arrays that several maps and calls have in common
 
 
 def map_calls(
@@ -59,7 +60,7 @@ def map_calls(
     """
     deadline = None if options.timeout is None else time.monotonic() + options.timeout
     wait = _Remaining(deadline)
-    scope = MapScope(repeated_in(iterables))
+    scope = MapScope(options.repeated or repeated_in(iterables))
     items: Iterator[Item] = zip(*iterables, strict=False)
     ahead = options.buffersize
     total: int | None = None

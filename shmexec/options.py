@@ -1,4 +1,4 @@
-"""What `SharedExecutor.options` returns: the same pool, whose calls have a limit of time, or are tried again."""
+"""What `SharedExecutor.options` returns: the same pool, whose calls have limits, are tried again, or share arrays."""
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
@@ -6,7 +6,8 @@ from typing import Any, ParamSpec, Protocol, TypeVar
 
 from shmexec.checks import checked_count
 from shmexec.mapping import MapOptions, map_calls
-from shmexec.pool.calls import NO_LIMITS, CallLimits
+from shmexec.pickling.repeated import CopiedOnce
+from shmexec.pool.calls import NO_LIMITS, CallLimits, MapScope
 from shmexec.pool.pool import Pool
 from shmexec.progress import checked_progress
 from shmexec.transport.messages import Kind
@@ -41,18 +42,23 @@ class LimitedExecutor(Executor):
     Several may be in use at a time. It keeps the executor alive; shutting down either shuts down the pool.
     """
 
-    def __init__(self, owner: Owner, pool: Pool, limits: CallLimits) -> None:
+    def __init__(self, owner: Owner, pool: Pool, limits: CallLimits, *, copy_once: bool = False) -> None:
         self._owner = owner
         self._pool = pool
         self._limits = limits
+        self._scope = MapScope(CopiedOnce(), one_function=False) if copy_once else None
         self._max_workers = owner._max_workers  # other libraries read it
+
+    @property
+    def _is_plain(self) -> bool:
+        return self._limits == NO_LIMITS and self._scope is None
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """As `SharedExecutor.submit`."""
-        if self._limits == NO_LIMITS or not callable(fn):
+        if self._is_plain or not callable(fn):
             future: Future[T] = self._owner.submit(fn, *args, **kwargs)
             return future
-        return self._pool.submit(Kind.CALL, fn, args, kwargs, limits=self._limits)
+        return self._pool.submit(Kind.CALL, fn, args, kwargs, self._scope, self._limits)
 
     def map(
         self,
@@ -68,7 +74,7 @@ class LimitedExecutor(Executor):
 
         `timeout` is for the whole map, as ever: it raises in the iterator, and ends nothing that runs.
         """
-        if self._limits == NO_LIMITS or not callable(fn):
+        if self._is_plain or not callable(fn):
             return self._owner.map(
                 fn,
                 *iterables,
@@ -85,6 +91,7 @@ class LimitedExecutor(Executor):
             bool(ordered),
             checked_progress(progress),
             self._limits,
+            None if self._scope is None else self._scope.repeated,
         )
         return map_calls(self._pool, fn, iterables, options, adapts=False, owner=self)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PAGES = ["README.md", "docs/migration.md", "docs/quickstart.md", "docs/guide.md", "docs/reference.md"]
+PAGES = ["README.md", "docs/migration.md", "docs/quickstart.md", "docs/guide.md", "docs/reference.md", "docs/joblib.md"]
 
 
 @pytest.mark.parametrize("page", PAGES)

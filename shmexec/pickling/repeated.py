@@ -1,13 +1,18 @@
-"""Plain arrays that are in several items of one `map`: one copy in shared memory serves them all."""
+"""Plain arrays that are in several items of a `map`, or in several calls: one copy in shared memory serves them all."""
 
 import gc
 import itertools
 import weakref
 from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from shmexec import _core
+from shmexec.errors import StaleName
 
 Known = dict[int, weakref.ref[NDArray[Any]]]
 
@@ -45,6 +50,94 @@ class Repeated:
     def keep(self, array: NDArray[Any], copy: NDArray[Any]) -> None:
         """This is the copy for all: it lives as long as the map has calls to pickle."""
         self._copies[id(array)] = weakref.ref(array), copy
+
+
+@dataclass(slots=True)
+class _Copy:
+    """Of the array `of`; `name` is that of its block. Kept is only what has come a second time."""
+
+    of: weakref.ref[NDArray[Any]]
+    name: tuple[int, int]
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    is_fortran: bool
+    kept: NDArray[Any] | None = None
+
+    def is_like(self, array: NDArray[Any]) -> bool:
+        known = self.dtype, self.shape, self.is_fortran
+        return self.of() is array and known == (array.dtype, array.shape, array.flags.fnc)
+
+    def array(self) -> NDArray[Any] | None:
+        """None: it is gone with the call that had it."""
+        if self.kept is not None:
+            return self.kept
+        try:
+            found: NDArray[Any] = _core.array(*self.name, 0, self.dtype, self.shape, None, True, self.is_fortran)
+        except StaleName:
+            return None
+        return found
+
+
+class CopiedOnce(Repeated):
+    """The arrays of calls that nobody knows beforehand: each is compared with its copy before that is used again.
+
+    A copy lives as long as a call that has it is under way; if its array comes again by then, as long as that array
+    and this object. (Rejected: to trust the identity, as joblib does from 1 MB up. Whoever fills one array again and
+    again would send the first content each time.)
+    """
+
+    def __init__(self) -> None:
+        super().__init__({}, learns=False)
+        self._made: dict[int, _Copy] = {}
+
+    def copy_of(self, array: NDArray[Any]) -> NDArray[Any] | None:
+        """The copy for all, if there is one by now and it says the same."""
+        known = self._made.get(id(array))
+        if known is None:
+            return None
+        copy = known.array() if known.is_like(array) else None
+        if copy is not None and _same_bytes(array, copy):
+            known.kept = copy
+            return copy
+        if copy is not None or known.of() is not array:  # else it has come again, too late: the next one is kept
+            self._made.pop(id(array), None)
+        return None
+
+    def comes_again(self, array: NDArray[Any]) -> bool:
+        """It may; if its bytes lie together, which can be compared."""
+        return array.flags.forc
+
+    def keep(self, array: NDArray[Any], copy: NDArray[Any]) -> None:
+        """This is the copy for all."""
+        place = _core.locate(copy)
+        assert place is not None
+        key = id(array)
+        kept = copy if key in self._made else None
+        of = weakref.ref(array, partial(_forget, weakref.ref(self), key))
+        self._made[key] = _Copy(of, place[:2], array.dtype, array.shape, array.flags.fnc, kept)
+
+    def forget(self, key: int) -> None:
+        """The array that had this identity is gone."""
+        self._made.pop(key, None)
+
+
+def _forget(copies: "weakref.ref[CopiedOnce]", key: int, _: object) -> None:
+    """Weakly, or the copies would refer to themselves, and wait for the collection of garbage."""
+    if (those := copies()) is not None:
+        those.forget(key)
+
+
+_PIECE = 1 << 16  # elements of 8 bytes that are compared at once: what the caches hold
+
+
+def _same_bytes(one: NDArray[Any], other: NDArray[Any]) -> bool:
+    """Of two arrays of one type, shape and order, whose bytes lie together."""
+    first, second = (array.ravel("A").view(np.uint8) for array in (one, other))
+    whole = first.size - first.size % 8
+    if not np.array_equal(first[whole:], second[whole:]):
+        return False
+    first, second = first[:whole].view(np.uint64), second[:whole].view(np.uint64)
+    return all(np.array_equal(first[i : i + _PIECE], second[i : i + _PIECE]) for i in range(0, first.size, _PIECE))
 
 
 def repeated_in(iterables: Iterable[Iterable[Any]]) -> Repeated:

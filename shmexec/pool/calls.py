@@ -10,9 +10,13 @@ from shmexec.pickling.repeated import Repeated
 
 @dataclass(eq=False, slots=True)
 class MapScope:
-    """What the calls of one `map` have in common: the function, pickled with the first of them, and arrays."""
+    """What the calls of one `map` have in common: the function, pickled with the first of them, and arrays.
+
+    If each call has a function of its own (`one_function` is false), the arrays alone.
+    """
 
     repeated: Repeated | None = None
+    one_function: bool = True
     number: int = 0
     packed: Packed | None = None
 

@@ -94,7 +94,7 @@ class Packer:
         return packed
 
     def _pack_function(self, function: Callable[..., Any], scope: MapScope | None) -> tuple[int, Packed]:
-        if scope is None:
+        if scope is None or not scope.one_function:
             number, packed = self._functions.pack(function)
             if (known := self._functions.known(function)) is not None:
                 self._learn(function, known)
