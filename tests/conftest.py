@@ -79,9 +79,13 @@ def descriptors():
 
 
 def _blocks():
+    return shmexec.heap_info().blocks
+
+
+def _collect_garbage():
+    """Of what was made since the test began: the rest is frozen, or each collection would look at all of it."""
     for _ in range(3):  # a pool is in a cycle that its executor's finalizer holds
         gc.collect()
-    return shmexec.heap_info().blocks
 
 
 def _segments():
@@ -143,6 +147,7 @@ def nothing_left(request):
         yield
         return
     shmexec.empty(1)  # the heap is there
+    gc.freeze()
     blocks, opened = _blocks(), descriptors()
     threads = set(threading.enumerate())
     segments = _segments()
@@ -150,6 +155,7 @@ def nothing_left(request):
     request.node.funcargs.clear()  # pytest holds them until later
     if request.node.stash.get(_FAILED, False):
         return
+    _collect_garbage()
     left = {
         "processes": relatives(),
         "threads": [thread for thread in threading.enumerate() if thread not in threads],

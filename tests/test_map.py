@@ -14,6 +14,7 @@ import tasks
 
 import shmexec
 from shmexec.pickling.functions import is_stateless
+from shmexec.pool.futures import CallFuture
 from shmexec.pool.spans import SpanMap
 
 LARGE = 100_000
@@ -257,7 +258,7 @@ class Recorder:
 
     def submit_span(self, job, begin, items, budget):
         self.sent.append((begin, len(items)))
-        return shmexec.executor.CallFuture(self)
+        return CallFuture(self)
 
 
 def answer(job, recorder, seconds):

@@ -44,6 +44,21 @@ def test_arguments_that_do_not_fit_at_once_wait_for_their_turn(small_pool):
     assert [future.result() for future in futures] == list(map(float, range(40)))
 
 
+def test_items_that_were_pickled_twice_leave_nothing_behind(make_executor):
+    """A span that does not fit, or comes back early, is pickled again: its arrays are in no more items for that."""
+    shmexec.trim()
+    executor = make_executor(2, max_bytes=BOUND)
+    given = list(arrays(40))
+    before = shmexec.heap_info().blocks
+    found = executor.map(lambda a: float(a[0]), given)
+    for i in range(39):
+        assert next(found) == i
+    assert shmexec.heap_info().blocks <= before + 4  # the channels and the hub, and the last item
+    assert list(found) == [39]
+    executor.shutdown()
+    shmexec._core.set_limit(0)
+
+
 def test_results_that_are_taken_make_room_for_others(small_pool):
     futures = [small_pool.submit(tasks.double, array) for array in arrays(6)]
     for i, future in enumerate(futures):

@@ -38,6 +38,8 @@ class Account(Protocol):
         Nobody loads them: nothing is copied.
     repeated : Repeated or None
         The arrays that are in several items of a map.
+    item : int
+        Which of them this is.
     """
 
     holds: _core.Holds
@@ -46,6 +48,7 @@ class Account(Protocol):
     is_loaded_once: bool
     is_dry: bool
     repeated: Repeated | None
+    item: int
 
     def refusal(self, block: int, size: int) -> str:
         """Why `size` bytes of this block, where they lie, may not go by name; empty if they may."""
@@ -104,7 +107,7 @@ def _reduce_plain(array: NDArray[Any], account: Account) -> Reduced:
         return _core.small_array, (data, dtype_token(array.dtype), array.shape, fortran)
     copy = _core.new_array(array.shape, array.dtype, fortran, False, True)
     np.copyto(copy, array)
-    if account.repeated is not None and account.repeated.comes_again(array):
+    if account.repeated is not None and account.repeated.comes_again(array, account.item):
         account.repeated.keep(array, copy)
         return _borrowed(copy, account)
     if account.is_borrowed:

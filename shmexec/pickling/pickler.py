@@ -53,6 +53,7 @@ class _Account:
     ----------
     is_result, is_borrowed, is_loaded_once, is_dry : bool
     repeated : Repeated, optional
+    item : int
         As `shmexec.pickling.arrays.Account` says.
     copying : mapping
     keeping : frozenset of int
@@ -69,6 +70,7 @@ class _Account:
         is_loaded_once: bool = False,
         is_dry: bool = False,
         repeated: Repeated | None = None,
+        item: int = 0,
         copying: Mapping[int, str] = _NONE,
         keeping: frozenset[int] = frozenset(),
         noted: Notes | None = None,
@@ -78,6 +80,7 @@ class _Account:
         self.is_loaded_once = is_loaded_once
         self.is_dry = is_dry
         self.repeated = repeated
+        self.item = item
         self.notes = noted
         self.holds = _core.Holds()
         self.places: list[buffers.Place] = []
@@ -242,7 +245,9 @@ def dump(obj: Any, *, to_worker: bool = False, borrowed: bool = False) -> Packed
     return _dump(obj, _Account(is_borrowed=borrowed), to_worker)
 
 
-def dump_arguments(arguments: Any, *, repeated: Repeated | None = None, noted: Notes | None = None) -> Packed:
+def dump_arguments(
+    arguments: Any, *, repeated: Repeated | None = None, item: int = 0, noted: Notes | None = None
+) -> Packed:
     """Pickle the (args, kwargs) of a call, or the list of args of a chunk, for a worker, which loads them once.
 
     Parameters
@@ -250,10 +255,12 @@ def dump_arguments(arguments: Any, *, repeated: Repeated | None = None, noted: N
     arguments : tuple or list
     repeated : Repeated, optional
         Arrays that are in several items of a map.
+    item : int
+        Which of them this is, or of which chunk.
     noted : Notes, optional
         Where the large parts are written down.
     """
-    return _dump(arguments, _Account(is_loaded_once=True, repeated=repeated, noted=noted), to_worker=True)
+    return _dump(arguments, _Account(is_loaded_once=True, repeated=repeated, item=item, noted=noted), to_worker=True)
 
 
 def dump_result(

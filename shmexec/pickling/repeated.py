@@ -31,7 +31,7 @@ class Repeated:
     def __init__(self, often: Known, *, learns: bool) -> None:
         self._often = often
         self._learns = learns
-        self._met: Known = {}
+        self._met: dict[int, tuple[weakref.ref[NDArray[Any]], int]] = {}
         self._copies: dict[int, tuple[weakref.ref[NDArray[Any]], NDArray[Any]]] = {}
 
     def copy_of(self, array: NDArray[Any]) -> NDArray[Any] | None:
@@ -39,12 +39,18 @@ class Repeated:
         known = self._copies.get(id(array))
         return known[1] if known is not None and known[0]() is array else None
 
-    def comes_again(self, array: NDArray[Any]) -> bool:
-        """Whether the copy that is to be made now should be for all."""
-        if _has(self._often, array) or _has(self._met, array):
+    def comes_again(self, array: NDArray[Any], item: int) -> bool:
+        """Whether the copy that is to be made now should be for all; `item` is that which has it.
+
+        An item may be pickled several times: there was no memory for it, or its span came back.
+        """
+        if _has(self._often, array):
+            return True
+        met, before = self._met.get(id(array), (_nothing, item))
+        if met() is array and before != item:
             return True
         if self._learns:
-            self._met[id(array)] = weakref.ref(array)
+            self._met[id(array)] = weakref.ref(array), item
         return False
 
     def keep(self, array: NDArray[Any], copy: NDArray[Any]) -> None:
@@ -103,7 +109,7 @@ class CopiedOnce(Repeated):
             self._made.pop(id(array), None)
         return None
 
-    def comes_again(self, array: NDArray[Any]) -> bool:
+    def comes_again(self, array: NDArray[Any], item: int) -> bool:
         """It may; if its bytes lie together, which can be compared."""
         return array.flags.forc
 
@@ -168,6 +174,10 @@ def _occurring_often(values: Iterable[Any]) -> Known:
                     often[id(value)] = weakref.ref(value)
                 seen.add(id(value))
     return often
+
+
+def _nothing() -> None:
+    return None
 
 
 def _has(known: Known, array: NDArray[Any]) -> bool:

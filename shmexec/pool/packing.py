@@ -3,6 +3,7 @@
 No lock is held: the code of what is pickled may do anything, submit calls included.
 """
 
+import itertools
 import pickle
 import weakref
 from collections.abc import Callable
@@ -76,19 +77,20 @@ class Packer:
             return Packed(pickle.dumps((args, kwargs), 5), _core.Holds())
         repeated = None if call.scope is None else call.scope.repeated
         if call.kind is Kind.SPAN:
-            return dump_items(args, call.budget, lambda item: self._pack_item(call.name, item, repeated))
+            numbers = itertools.count(call.begin)
+            return dump_items(args, call.budget, lambda item: self._pack_item(call.name, item, repeated, next(numbers)))
         noted = self._copies.notes()
         arguments = (args, kwargs) if call.kind is Kind.CALL else list(args)
-        packed = dump_arguments(arguments, repeated=repeated, noted=noted)
+        packed = dump_arguments(arguments, repeated=repeated, item=call.number, noted=noted)
         if noted is not None:
             items = [(args, kwargs)] if call.kind is Kind.CALL else [(item, {}) for item in args]
             roots = [root for item in items for root in roots_of_call(*item)]
             self._copies.add(noted.crossings(call.name, roots))
         return packed
 
-    def _pack_item(self, name: str, item: tuple[Any, ...], repeated: Repeated | None) -> Packed:
+    def _pack_item(self, name: str, item: tuple[Any, ...], repeated: Repeated | None, number: int) -> Packed:
         noted = self._copies.notes()
-        packed = dump_arguments(item, repeated=repeated, noted=noted)
+        packed = dump_arguments(item, repeated=repeated, item=number, noted=noted)
         if noted is not None:
             self._copies.add(noted.crossings(name, roots_of_call(item, {})))
         return packed
