@@ -14,6 +14,8 @@ cdef extern from "process.h":
     int sx_exit_barrier() noexcept nogil
     int sx_flush_all() noexcept nogil
     int sx_signal_bell(int signum, sx_atomic32_t *word) noexcept nogil
+    int sx_name_thread(const char *name) noexcept nogil
+    int sx_name_command(const char *title) noexcept nogil
 
 
 cdef int sx_check(int code) except -1:
@@ -94,6 +96,18 @@ def signal_bell(int signum, size_t address):
         If the signal has no handler.
     """
     sx_check(sx_signal_bell(signum, <sx_atomic32_t *> address))
+
+
+def name_thread(str name):
+    """What ps and its like are to show of this thread; of the process, if this is its main thread. 15 bytes are kept."""
+    encoded = name.encode()
+    sx_name_thread(encoded)  # a sandbox may forbid it: then the name stays
+
+
+def name_command(str title):
+    """What they are to show as this process's command line, cut to the length of that."""
+    encoded = title.encode()
+    sx_name_command(encoded)
 
 
 def made_here(dict space, set ids):

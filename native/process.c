@@ -5,12 +5,14 @@
 #include "process.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/eventfd.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
@@ -113,6 +115,7 @@ static int has_begun(void) {
 static void *watch(void *argument) {
     watch_t w = *(watch_t *)argument;
     free(argument);
+    sx_name_thread("shmexec-owner");
     struct pollfd ends[ENDS]; /* poll passes over a negative descriptor */
     for (int dead = 0, asked = 0; !dead;) {
         asked = asked && !has_begun();
@@ -166,6 +169,7 @@ typedef struct {
 static void *wait_deadline(void *argument) {
     deadline_t d = *(deadline_t *)argument;
     free(argument);
+    sx_name_thread("shmexec-end");
     nap(d.seconds);
     _exit(d.code);
 }
@@ -243,4 +247,52 @@ int sx_signal_bell(int signum, sx_atomic32_t *word) {
     now.sa_flags |= SA_SIGINFO;
     now.sa_sigaction = ring;
     return sigaction(signum, &now, NULL) == 0 ? 0 : -errno;
+}
+
+/* ---- names ----
+ *
+ * Some facts: the kernel reads a command line where it put the arguments of exec, from arg_start to arg_end (fields 48 and 49 of
+ * /proc/self/stat), and stops at arg_end as long as the byte before is 0. The environment follows. The C library's names of the
+ * program point there.
+ * What this means for us: the text is written in place, and cut; those names get a copy first.
+ */
+
+int sx_name_thread(const char *name) { return prctl(PR_SET_NAME, name) == 0 ? 0 : -errno; }
+
+static char full_name[256], short_name[64]; /* of the program, for what C libraries say */
+
+static void keep_name(char **name, char *kept, size_t size) {
+    if (*name == NULL || *name == kept) return;
+    strncpy(kept, *name, size - 1);
+    *name = kept;
+}
+
+static int find_arguments(char **start, char **end) {
+    char text[2048];
+    int fd = open("/proc/self/stat", O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return -errno;
+    ssize_t size = read(fd, text, sizeof text - 1);
+    close(fd);
+    text[size < 0 ? 0 : size] = 0;
+    const char *at = strrchr(text, ')'); /* field 2 ends here, whatever the name has in it */
+    for (int field = 2; at != NULL && field < 48; field++)
+        at = strchr(at + 1, ' ');
+    unsigned long from, to;
+    if (at == NULL || sscanf(at, "%lu %lu", &from, &to) != 2 || from == 0 || to <= from) return -ENOTSUP; /* a sandbox */
+    *start = (char *)from;
+    *end = (char *)to;
+    return 0;
+}
+
+int sx_name_command(const char *title) {
+    char *start, *end;
+    int code = find_arguments(&start, &end);
+    if (code != 0) return code;
+    keep_name(&program_invocation_name, full_name, sizeof full_name);
+    keep_name(&program_invocation_short_name, short_name, sizeof short_name);
+    size_t room = (size_t)(end - start), length = strlen(title);
+    if (length > room - 1) length = room - 1;
+    memcpy(start, title, length);
+    memset(start + length, 0, room - length);
+    return 0;
 }

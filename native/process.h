@@ -1,4 +1,4 @@
-/* process.h - how a worker process notices the end of its owner, and how it ends itself.
+/* process.h - how a worker process notices the end of its owner, how it ends itself, and what it is called.
  *
  * Purpose: what must work when Python cannot: while another thread holds the GIL, inside a signal handler, after the last line
  * of Python has run.
@@ -40,5 +40,11 @@ int sx_flush_all(void);
  * sleeps on it is woken. `word` NULL: no ring any more. -EINVAL: there is no handler. A handler that is installed later
  * replaces both. */
 int sx_signal_bell(int signum, sx_atomic32_t *word);
+
+/* What ps and its like show of the calling thread; of the process, if that is its first: 15 bytes are kept. */
+int sx_name_thread(const char *name);
+
+/* What they show as the process's command line, cut to the length of that. What C code knows as the program's name stays. */
+int sx_name_command(const char *title);
 
 #endif

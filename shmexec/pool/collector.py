@@ -147,6 +147,7 @@ class Collector:
             raise
 
     def _run(self) -> None:
+        _core.name_thread("shmexec-collect")
         ready: list[tuple[int, int]] = []
         try:
             while True:

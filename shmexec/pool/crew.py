@@ -18,8 +18,9 @@ from shmexec.pickling.functions import shipped
 from shmexec.pickling.main_module import track_classes
 from shmexec.pickling.pickler import array_reducer
 from shmexec.pickling.tickets import is_registered
-from shmexec.pool import fork_server
-from shmexec.pool.launcher import Launcher, WorkerProcess
+from shmexec.pool import fork_server, log
+from shmexec.pool.last_words import LastWords
+from shmexec.pool.launcher import UNKNOWN_CODE, Launcher, WorkerProcess
 from shmexec.pool.threads import variables
 from shmexec.transport.launch import DeferredJob
 from shmexec.transport.messages import Kind, WorkerHead, WorkerJob
@@ -35,6 +36,8 @@ class Worker:
     channel: _core.Channel
     slot: int
     seat: _core.Seat
+    said: LastWords
+    last_words: str = ""  # when it is dead
 
     def stop(self) -> None:
         """Tell it to end when it has run what it was sent."""
@@ -87,7 +90,9 @@ class Crew:
         settings = self._settings
         chosen = variables(settings.threads, settings.max_workers, os.environ)
         slot = _core.reserve_slot()
+        said = None
         try:
+            said = LastWords()
             channel = _core.Channel.create(slot)
             head = WorkerHead(
                 _core.heap_address(),
@@ -99,16 +104,19 @@ class Crew:
                 tuple(chosen.items()),
                 is_registered(),
             )
-            process = self._launch(head, f"SharedExecutor-{number}", as_replacement)
+            process = self._launch(head, f"SharedExecutor-{number}", said.end, as_replacement)
         except BaseException:
+            if said is not None:
+                said.close()
             _core.reap_slot(slot)
             raise
-        return Worker(process, channel, slot, _core.Seat(number, channel, shipped()))
+        said.hand_out()
+        return Worker(process, channel, slot, _core.Seat(number, channel, shipped()), said)
 
-    def _launch(self, head: WorkerHead, name: str, as_replacement: bool) -> WorkerProcess:
+    def _launch(self, head: WorkerHead, name: str, said: int, as_replacement: bool) -> WorkerProcess:
         settings = self._settings
         job = DeferredJob(head, WorkerJob(settings.initializer, settings.initargs, settings.finalizer))
-        fds = (*_core.heap_descriptors(), self._hub.event)
+        fds = (*_core.heap_descriptors(), self._hub.event, said)
         if as_replacement and self._replacer is not self._launcher:
             try:
                 return self._replacer.start(_ENTRY, job, name=name, fds=fds, variables=dict(head.variables))
@@ -124,14 +132,20 @@ class Crew:
         except (RuntimeError, TypeError):
             if not self._turn_to_fork(launcher):
                 raise
-        return self._launch(head, name, as_replacement)
+        return self._launch(head, name, said, as_replacement)
 
     def _turn_to_fork(self, refusing: Launcher) -> bool:
         """If that may be. Two threads may come here; the second finds it done."""
         if refusing is self._launcher and self._settings.may_fork:
             self._replacer, self._launcher = refusing, Launcher("fork")
             self._settings = replace(self._settings, method="fork", may_fork=False)
+            log.tell(log.at_once, log.INFO, "workers are forked: there are initargs that can only be inherited")
         return refusing is not self._launcher
+
+    @property
+    def method(self) -> str:
+        """How workers are started."""
+        return self._launcher.method
 
     @property
     def forks(self) -> bool:
@@ -142,6 +156,7 @@ class Crew:
         """Take back all that a dead worker held; its exit code."""
         worker.process.join()
         code = worker.process.exitcode
+        worker.last_words = worker.said.take(code, UNKNOWN_CODE)
         worker.process.close()
         _core.reap_slot(worker.slot)
         _core.reap_dead()  # the workers of a pool of its own, which end with it

@@ -68,12 +68,19 @@ def outcome_of_death(worker: Worker, code: int | None, call: Call) -> BaseExcept
 def death(worker: Worker, code: int | None, call: Call | None) -> WorkerDied:
     """What a worker's death is to the call that it was running, or, without one, to the pool."""
     how = f"was killed by signal {-code}" if code is not None and code < 0 else f"ended with exit code {code}"
+    where = worker.last_words and f":\n\n{worker.last_words}"
     if call is None:
-        return WorkerDied(f"worker process {worker.process.pid} {how}", pid=worker.process.pid, exitcode=code)
+        return WorkerDied(
+            f"worker process {worker.process.pid} {how}{where}",
+            pid=worker.process.pid,
+            exitcode=code,
+            traceback=worker.last_words,
+        )
     again = f" (attempt {call.deaths})" if call.deaths > 1 else ""
     return WorkerDied(
-        f"worker process {worker.process.pid} {how} while it was running {call.name}{again}",
+        f"worker process {worker.process.pid} {how} while it was running {call.name}{again}{where}",
         pid=worker.process.pid,
         exitcode=code,
         call=call.name,
+        traceback=worker.last_words,
     )

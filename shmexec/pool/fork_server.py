@@ -22,6 +22,7 @@ from contextlib import ExitStack, contextmanager
 from multiprocessing import process, spawn, util
 from typing import Any
 
+from shmexec.pool import log
 from shmexec.pool.worker_process import open_pidfd
 from shmexec.transport.launch import receive_with_descriptors
 
@@ -137,8 +138,10 @@ class ForkServer:
     def _bury(self, control: socket.socket) -> None:
         """Reap a server that has gone, unless another thread has done that and started a new one."""
         with self._lock:
-            if self._control is control:
-                self._reap(0.0)
+            if self._control is not control:
+                return
+            self._reap(0.0)
+        log.tell(log.at_once, log.WARNING, "the fork server has died; another is started")
 
     def _reap(self, grace: float) -> None:
         assert self._control is not None, "only what was started is reaped"

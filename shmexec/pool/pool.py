@@ -26,6 +26,7 @@ from shmexec import _core
 from shmexec._core import Call, CallState, Ledger, Pack, Packed, Seat, Send, Start, Unread, Verdict, Withdraw
 from shmexec.errors import SharedMemoryFull
 from shmexec.pickling import failures
+from shmexec.pool import log
 from shmexec.pool.answers import Answers, set_outcome
 from shmexec.pool.calls import NO_LIMITS, CallLimits, MapScope, Tally
 from shmexec.pool.collector import END, Collector
@@ -255,7 +256,7 @@ class Pool:
     def interrupt(self) -> None:
         """Ctrl-C: nobody wants the rest. What waits is cancelled, what runs fails, the workers clean up and end."""
         self.shutdown(wait=False, cancel_futures=True)
-        self.break_off(BrokenProcessPool("the program was interrupted (Ctrl-C)"))
+        self.break_off(BrokenProcessPool("the program was interrupted (Ctrl-C)"), level=log.INFO)
 
     def abandon(self) -> None:
         """Nobody can use this pool any more: shut it down. For finalizers: takes no lock and does not wait."""
@@ -270,7 +271,7 @@ class Pool:
         self._is_killing |= kill
         name, did = ("kill_workers", "killed") if kill else ("terminate_workers", "terminated")
         processes = self.processes()
-        self.break_off(BrokenProcessPool(f"the worker processes were {did} by {name}()"))
+        self.break_off(BrokenProcessPool(f"the worker processes were {did} by {name}()"), level=log.INFO)
         for process in processes.values():
             if kill:
                 process.kill()
@@ -474,6 +475,8 @@ class Pool:
                 reason = BrokenProcessPool(f"no worker process could be started: {error}")
                 reason.__cause__ = error
                 self.break_off(reason)
+            else:
+                log.tell(self.call_later, log.WARNING, "no more worker processes can be started: %s", error)
             return
         with self.desk.lock:
             self.tally.workers_started += 1
@@ -482,6 +485,8 @@ class Pool:
             self._ledger.eager = self._crew.forks
             self.desk.watch(worker.seat)
             self._collector.watch(worker)
+        pid, name = worker.process.pid, worker.process.name
+        log.tell(self.call_later, log.INFO, "worker process %d (%s) started by %s", pid, name, self._crew.method)
 
     # ---- what comes back: the collector's thread -------------------------------------------------
 
@@ -509,15 +514,17 @@ class Pool:
         self.tally.workers_died += not asked_for
         if over is not None and (was_asked_for or not self.breaks):
             self.finish(over, error=outcome_of_death(worker, code, over))
+        reason = death(worker, code, victim)
         if asked_for:
+            log.tell(self.call_later, log.INFO, "worker process %d has ended with exit code %s", reason.pid, code)
             return
+        log.tell(self.call_later, log.WARNING, "%s", reason, is_known=victim is not None)
         if self.breaks:
-            reason = death(worker, code, victim)
             self.break_off(alike(reason, f"{_ABRUPT_FOR_CALLS}: {reason}"), f"{_ABRUPT}: {reason}", victim)
         else:
-            self._give_up(code)
+            self._give_up(code, worker.last_words)
 
-    def _give_up(self, code: int | None) -> None:
+    def _give_up(self, code: int | None, last_words: str) -> None:
         """Break off if the next worker would only die like those before."""
         why = ""
         with self.desk.lock:
@@ -526,7 +533,8 @@ class Pool:
             elif self._ledger.in_vain >= _IN_VAIN:
                 why = f"the workers of {_IN_VAIN} calls in a row died at every attempt, and no call was answered"
         if why:
-            self.break_off(BrokenProcessPool(f"{why}, the last with exit code {code}"))
+            where = last_words and f":\n\n{last_words}"
+            self.break_off(BrokenProcessPool(f"{why}, the last with exit code {code}{where}"))
 
     def _on_round(self) -> float | None:
         """How long the collector may sleep: for ever (None), so many seconds, or it ends."""
@@ -596,7 +604,9 @@ class Pool:
         with self.desk.lock:
             self.desk.release_dependents(future)
 
-    def break_off(self, reason: BaseException, says: str = "", victim: Call | None = None) -> None:
+    def break_off(
+        self, reason: BaseException, says: str = "", victim: Call | None = None, *, level: int = log.ERROR
+    ) -> None:
         """No call can be served any more: all fail, the workers end. `says` is for who submits more of them."""
         with self.desk.lock:
             if self._broken is not None:
@@ -606,6 +616,7 @@ class Pool:
             pending = self._ledger.pending()
             for worker in self._workers.values():
                 worker.seat.is_leaving = True
+        log.tell(self.call_later, level, "the pool is of no use any more: %s", self._broken_by, is_known=True)
         for call in pending if victim is None else [victim, *pending]:
             self.finish(call, error=alike(reason))
         self._wake()

@@ -10,6 +10,7 @@ The payload is a memfd and not a pipe: writing never waits for the child, nor fa
 
 import collections
 import contextlib
+import errno
 import io
 import os
 import pickle
@@ -155,7 +156,10 @@ def write_payload(factory: str, request: StartRequest, *, environment: bool) -> 
 def _nameless_file(name: str) -> int:
     try:
         return os.memfd_create(name)
-    except OSError:  # a sandbox without it: a file on disk, which has no name either
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            raise
+        # a sandbox without it: a file on disk, which has no name either
         with tempfile.TemporaryFile() as file:
             return os.dup(file.fileno())
 

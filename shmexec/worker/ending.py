@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 from shmexec import _core
+from shmexec.worker import outside
 
 TERM_CODE = 128 + signal.SIGTERM  # as a shell reports it
 EXIT_SECONDS = 5.0  # for C exit handlers: OpenBLAS's waits for its threads, which may wait for ours
@@ -156,6 +157,7 @@ def _be_no_worker() -> None:
     ):
         if signal.getsignal(signum) is ours:
             signal.signal(signum, usual)
+    outside.disappear()
     _unblock_after_fork()
 
 

@@ -23,7 +23,7 @@ from shmexec.pickling.spans import OutcomeWriter, load_items
 from shmexec.pickling.tickets import register_multiprocessing
 from shmexec.transport.launch import DeferredJob
 from shmexec.transport.messages import Cost, Kind, WorkerHead, WorkerJob
-from shmexec.worker import ending, threads
+from shmexec.worker import ending, outside, threads
 
 Answer = tuple[Packed, tuple[notes.Crossing, ...]]
 
@@ -36,7 +36,8 @@ _LOOK_AGAIN = 10_000_000  # nanoseconds
 def run(job: DeferredJob, fds: list[int]) -> None:
     """The life of a worker: what `shmexec.worker.bootstrap` calls."""
     main_module.note_inherited()
-    *heap, event = fds
+    *heap, event, last_words = fds
+    outside.appear(last_words)
     head: WorkerHead = job.head
     threads.limit(dict(head.variables))
     kind, number = head.heap
@@ -131,6 +132,7 @@ class Loop:
         kind = Kind.FAILURE
         if isinstance(error, failures.Unreadable) and error.__cause__ is not None:
             kind, error = Kind.UNREADABLE, error.__cause__
+        outside.explain_quit(error)
         packed = failures.pack_exception(error)
         _forget_frames(error)
         cost = Cost(packed.bytes_by_name, packed.bytes_copied, seconds, report=_core.running.end())

@@ -26,6 +26,7 @@ from collections.abc import Sequence
 from multiprocessing import resource_tracker
 from typing import Any, NoReturn
 
+from shmexec import _core
 from shmexec.transport.launch import (
     SentDescriptor,
     receive_descriptors,
@@ -168,6 +169,8 @@ def main(control: int, owner: int, preload: Sequence[str]) -> NoReturn:
             load(name)
         ignore_thread_warning()  # of threads that C libraries keep
         freeze()
+        _core.name_thread("shmexec-server")
+        _core.name_command(f"shmexec: fork server of process {os.getppid()}")
         with socket.socket(fileno=control) as link:
             Server(link, owner).run()
         code = 0
