@@ -1,7 +1,7 @@
 # Messages between a parent and its workers: what they hold, and the rings that carry them.
 
 from libc.errno cimport EAGAIN, EBADMSG, EINTR
-from libc.stdlib cimport realloc
+from libc.stdlib cimport malloc, realloc
 from libc.string cimport memset
 
 
@@ -150,10 +150,12 @@ cdef class Channel:
         free_outbox(self.outbox)
 
     @staticmethod
-    def create(uint32_t worker_slot):
-        """The parent's: a new one for the worker that will have this slot."""
+    def create(uint32_t worker_slot, Hub hub=None):
+        """The parent's: a new one for the worker that will have this slot, in the pool of this hub."""
         made = Channel(new_block(sizeof(sx_channel_t), SX_ZERO))
         made.channel.worker_slot = worker_slot
+        if hub is not None:
+            sx_board_introduce(made.block.heap, worker_slot, made.block.name, hub.block.name)
         return made
 
     @staticmethod
@@ -253,6 +255,11 @@ cdef class Channel:
             sx_outbox_settle(self.block.heap, self.outbox, &self.channel.answers)
         if code == -EINTR:
             PyErr_CheckSignals()
+
+    def name_function(self, uint64_t number, str name):
+        """For who looks: what a function that was shipped here is called."""
+        text = name.encode("utf-8", "replace")
+        sx_board_name_function(self.channel, number, text, <uint64_t> len(text))
 
     def next_task(self):
         """Begin the next task, or None. Raises BadMessage.

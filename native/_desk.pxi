@@ -81,6 +81,7 @@ cdef class Desk:
     cdef Hub hub
     cdef object future_type, pool, feed
     cdef uint64_t numbers
+    cdef uint64_t published           # of calls that wait, what who looks sees
     cdef dict known
     cdef list watched                 # of seats
     cdef sx_channel_t *channels[MOST_RINGS]  # theirs; only who has the baton takes one away
@@ -193,6 +194,7 @@ cdef class Desk:
                 call = <Call> ledger.packed_calls[0]
                 seat = ledger.seat_for(call)
                 if seat is None:
+                    self.publish()
                     return len(ledger.seats) + ledger.starting < ledger.max_workers
                 ledger.packed_calls.popleft()
                 self.send(seat, call)
@@ -203,8 +205,17 @@ cdef class Desk:
             else:
                 seat = ledger.held_up()
                 if seat is None:
+                    if self.published:
+                        self.publish()
                     return False
                 self.withdraw(seat, seat.sent[len(seat.sent) - 1])
+
+    cpdef void publish(self):
+        """Under the lock: for who looks, how many calls wait that no worker was told of; large numbers roughly."""
+        cdef uint64_t count = self.ledger.count_waiting()
+        if count != self.published and (count < 64 or count - self.published + (count >> 5) > count >> 4):
+            self.published = count
+            sx_board_waiting(self.hub.hub, count)
 
     cpdef send(self, Seat seat, Call call):
         """Under the lock: put a packed call into a worker's ring, if it is not full."""
@@ -490,8 +501,7 @@ cdef class Desk:
         self.calls_done += 1
         self.bytes_by_name_out += cost.bytes_by_name
         self.bytes_copied_out += cost.bytes_copied
-        traffic[0] += cost.bytes_by_name
-        traffic[1] += cost.bytes_copied
+        add_traffic(cost.bytes_by_name, cost.bytes_copied)
 
     def note_answer(self, uint64_t by_name, uint64_t copied, double seconds):
         """Under the lock: an answer that went to the backlog."""

@@ -235,8 +235,15 @@ cdef uint64_t traffic[2]
 
 def count_traffic(uint64_t by_name, uint64_t copied):
     """An argument or a result of a pool of this process has crossed."""
-    traffic[0] += by_name
-    traffic[1] += copied
+    add_traffic(by_name, copied)
+
+
+cdef inline void add_traffic(uint64_t by_name, uint64_t copied) noexcept:
+    if by_name or copied:
+        traffic[0] += by_name
+        traffic[1] += copied
+        if own != NULL:
+            sx_board_traffic(own, traffic[0], traffic[1])
 
 
 def traffic_figures():

@@ -320,9 +320,12 @@ cdef class Ledger:
         return not (self.blocked or self.waiting or self.packed_calls or self.packing_count or self.sent_calls or
                     self.doomed_calls)
 
+    cdef Py_ssize_t count_waiting(self):
+        return len(self.blocked) + len(self.waiting) + len(self.packed_calls) + self.packing_count
+
     @property
     def waiting_count(self):
-        return len(self.blocked) + len(self.waiting) + len(self.packed_calls) + self.packing_count
+        return self.count_waiting()
 
     @property
     def sent_count(self):

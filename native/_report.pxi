@@ -11,15 +11,19 @@ cdef class Running:
     cdef sx_reported_t said
     cdef Channel channel
 
-    def begin(self, Channel channel, uint64_t call):
+    def begin(self, Channel channel, uint64_t call, uint64_t function=0):
         """A call."""
         self.channel = channel
         self.call = call
         self.item = 0
+        if call:
+            sx_board_begin(channel.channel, call, function, sx_now())
 
     def end(self):
         """The last report of the call that was begun, or None: what goes home with its answer."""
         self.call = 0
+        if self.channel is not None:
+            sx_board_end(self.channel.channel)
         return self.take() if self.has_reported else None
 
     cdef take(self):

@@ -110,6 +110,56 @@ def look_at_segment(str name):
     return result
 
 
+def look_at_pools(str name):
+    """The workers of a heap, and what has crossed in it, without taking part in it.
+
+    Returns
+    -------
+    workers : list of tuple
+        For each: pid (0: it is coming up), pid of the parent, number of the pool, whether it sleeps, seconds for which a call has
+        run (None: none does), name of its function, calls that it was told of ahead, calls of its pool that no worker was told
+        of, and seconds since when there have been some.
+    traffic : list of tuple
+        Of each process with pools: pid, bytes by name, bytes copied.
+
+    Raises
+    ------
+    As `look_at_segment`.
+    """
+    cdef sx_heap_t heap
+    cdef sx_worker_view_t view
+    cdef uint64_t by_name = 0, copied = 0, now
+    cdef uint32_t slot, pid
+    cdef list workers = [], traffic = []
+    code = sx_heap_peek(&heap, name.encode())
+    if code:
+        raise_unopened(name, code)
+    room = <sx_channel_t *> malloc(sizeof(sx_channel_t))
+    try:
+        if room == NULL:
+            raise MemoryError
+        now = sx_now()
+        for slot in range(2, <uint32_t> SX_SLOTS, 2):
+            pid = sx_board_counted(&heap, slot, &by_name, &copied)
+            if pid:
+                traffic.append((pid, by_name, copied))
+            if sx_board_worker(&heap, slot, room, &view):
+                workers.append((
+                    view.pid, view.parent, view.hub, view.sleeps,
+                    seconds_between(view.begun, now) if view.running else None,
+                    view.name.decode("utf-8", "replace"), view.ahead, view.waiting,
+                    seconds_between(view.since, now) if view.waiting else 0.0,
+                ))
+    finally:
+        free(room)
+        sx_heap_close(&heap)
+    return workers, traffic
+
+
+cdef double seconds_between(uint64_t begun, uint64_t now):
+    return (now - begun) * 1e-9 if now > begun else 0.0
+
+
 def process_command(uint32_t pid):
     """The command line of a process; None: there is no such process, or it may not be known."""
     cdef char text[512]

@@ -55,6 +55,7 @@ def serve_calls(Channel channel not None, Hub hub not None, Recent functions not
         functions.use(raw.function)
         the_running.call, the_running.item = call, 0
         begun = sx_now()
+        sx_board_begin(rings, call, raw.function, begun)
         sx_numpy_task(1)
         out = None
         try:
@@ -80,6 +81,7 @@ def serve_calls(Channel channel not None, Hub hub not None, Recent functions not
             sx_numpy_task(-1)
         function = None
         cost.seconds = (sx_now() - begun) * 1e-9
+        sx_board_end(rings)  # before the answer, upon which the parent looks at that line
         if error is not None:
             fail(call, error, cost.seconds)
             error = None

@@ -36,6 +36,8 @@ typedef struct {
     uint32_t unused[15];
     sx_atomic32_t turn; /* counts; the futex that a leader sleeps on */
     uint32_t unused2[15];
+    sx_atomic64_t waiting, waiting_since; /* the parent writes, for who looks: board.h */
+    uint64_t unused3[6];
 } sx_hub_t;
 
 /* The workers of a pool, as the thread with the baton sees them. */

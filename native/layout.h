@@ -44,7 +44,7 @@
 #include <assert.h>
 #include <stddef.h>
 
-#define SX_MAGIC 0x3463657865786d68ull /* its highest byte changes with the layout */
+#define SX_MAGIC 0x3563657865786d68ull /* its highest byte changes with the layout */
 #define SX_PAGE_BYTES ((uint64_t)2 << 20)
 #define SX_EXTENT_BYTES ((uint64_t)32 << 20)
 #define SX_EXTENT_PAGES (SX_EXTENT_BYTES / SX_PAGE_BYTES)
@@ -112,6 +112,18 @@ typedef struct {
     uint32_t unused[2];
 } sx_slot_t;
 static_assert(sizeof(sx_slot_t) == 64, "one cache line");
+
+/* Holder bits are in pairs, processes are not: where the odd slot would be lies the process's BOARD (board.h), which nothing that
+ * works reads. `incarnation` says of which life of the slot the bytes are; a channel and a hub are named by block and birth. */
+typedef struct {
+    sx_atomic64_t channel_birth, hub_birth; /* of a worker: written by its parent before it is started */
+    sx_atomic32_t channel, hub;
+    sx_atomic32_t incarnation;
+    uint32_t unused1;
+    sx_atomic64_t bytes_by_name, bytes_copied; /* of all pools of this process */
+    uint64_t unused2[2];
+} sx_board_t;
+static_assert(sizeof(sx_board_t) == sizeof(sx_slot_t), "");
 
 /* ---- extents ----------------------------------------------------------------------------------------------------------- */
 

@@ -45,6 +45,7 @@ cdef extern from "heap.h" nogil:
         SX_ZERO
         SX_PLAIN
         SX_PROCESSES
+        SX_SLOTS
     sx_block_t *sx_block_of(const sx_heap_t *heap, uint32_t block)
     int sx_extent_is_mine(const sx_heap_t *heap, uint32_t extent)
     uint32_t sx_heap_count(sx_heap_t *heap, uint32_t block)
@@ -195,6 +196,29 @@ cdef extern from "ring.h" nogil:
         SX_WOKEN_AFTER_PAUSE
     uint64_t sx_now()
     int sx_channel_wait(sx_heap_t *heap, sx_channel_t *channel, sx_wait_t *how, uint32_t seen, int64_t nanoseconds)
+
+cdef extern from "board.h" nogil:
+    enum:
+        SX_FUNCTION_NAME_BYTES
+    ctypedef struct sx_worker_view_t:
+        uint32_t pid
+        uint32_t parent
+        uint32_t hub
+        bint sleeps
+        uint64_t running
+        uint64_t begun
+        uint64_t ahead
+        uint64_t waiting
+        uint64_t since
+        char *name
+    void sx_board_begin(sx_channel_t *channel, uint64_t call, uint64_t function, uint64_t now)
+    void sx_board_end(sx_channel_t *channel)
+    void sx_board_name_function(sx_channel_t *channel, uint64_t function, const char *name, uint64_t bytes)
+    void sx_board_introduce(sx_heap_t *heap, uint32_t slot, sx_name_t channel, sx_name_t hub)
+    void sx_board_waiting(sx_hub_t *hub, uint64_t count)
+    void sx_board_traffic(sx_heap_t *heap, uint64_t by_name, uint64_t copied)
+    int sx_board_worker(const sx_heap_t *heap, uint32_t slot, sx_channel_t *room, sx_worker_view_t *view)
+    uint32_t sx_board_counted(const sx_heap_t *heap, uint32_t slot, uint64_t *by_name, uint64_t *copied)
 
 cdef extern from "hub.h" nogil:
     ctypedef struct sx_hub_t:

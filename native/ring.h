@@ -30,9 +30,18 @@ typedef struct {
     sx_atomic64_t head_position; /* written by the producer */
     uint64_t unused[7];
     sx_atomic64_t tail_position; /* written by the consumer */
-    uint64_t unused2[7];
+    sx_atomic64_t running, function, begun; /* of a task ring, by its consumer: board.h */
+    uint64_t unused2[4];
     char data[SX_RING_BYTES];
 } sx_ring_t;
+
+/* What a function is called, for who looks (board.h). */
+#define SX_FUNCTION_NAMES 32u
+#define SX_FUNCTION_NAME_BYTES 56
+typedef struct {
+    sx_atomic64_t number; /* plus one; 0: none */
+    sx_atomic64_t text[SX_FUNCTION_NAME_BYTES / 8];
+} sx_function_name_t;
 
 /* SYNC POINT doorbell: publish = store head; fence; if (waiting) ring. wait = look at the bell; waiting = 1; fence; look at the
  * ring; sleep if the bell has not moved. Without either fence both may read the old value, and sleep for good. The worker's bell
@@ -46,8 +55,9 @@ typedef struct {
     sx_ring_t tasks;
     sx_ring_t answers;
     sx_report_t report; /* of the task that runs; the worker writes */
+    sx_function_name_t names[SX_FUNCTION_NAMES]; /* by number modulo this; the worker writes */
 } sx_channel_t;
-static_assert(sizeof(sx_channel_t) == 66048, "docs/internals/data-flow.md says so; whole granules");
+static_assert(sizeof(sx_channel_t) == 68096, "docs/internals/data-flow.md says so; whole granules");
 
 /* How a worker waits. */
 typedef struct {

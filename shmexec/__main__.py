@@ -1,4 +1,4 @@
-"""The command line: `shmexec map`, `demo`, `bench`, `ls` and `gc`, also `python -m shmexec ...`."""
+"""The command line: `shmexec map`, `demo`, `bench`, `top`, `ls` and `gc`, also `python -m shmexec ...`."""
 
 import argparse
 import sys
@@ -51,6 +51,17 @@ def _parser() -> argparse.ArgumentParser:
         help="print the numbers as JSON instead of a table")
     # fmt: on
     _add_bench(commands)
+    top = commands.add_parser(
+        "top",
+        help="what the pools of this user are doing, live",
+        description="Shows the heaps, the workers, what they run and for how long, what waits, and what crosses, and "
+        "writes nothing into the heaps. Without a terminal, as with --once.",
+    )
+    top.add_argument("--once", action="store_true", help="print it once, as text")
+    top.add_argument("--json", action="store_true", help="print it once, as JSON")
+    top.add_argument("--picture", metavar="FILE.svg", help="write it once, as a picture")
+    top.add_argument("--interval", type=_seconds, default=1.0, metavar="SECONDS",
+                     help="between two looks (default: %(default)g)")  # fmt: skip
     ls = commands.add_parser(
         "ls",
         help="the live heaps of this user: kind, owner, size, blocks",
@@ -140,6 +151,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from shmexec.batch.command import run_map
 
             return run_map(options)
+        if options.command == "top":
+            from shmexec.top.command import run_top
+
+            return run_top(options)
         if options.command == "bench":
             from shmexec.bench.command import run_bench
 

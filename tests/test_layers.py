@@ -20,8 +20,8 @@ LAYERS = [
     {"worker", "pool"},
     {"mapping"},
     {"options"},
-    {"executor", "measure"},
-    {"integrations", "batch", "demo", "bench", "heaps"},
+    {"executor", "measure", "heaps"},
+    {"integrations", "batch", "demo", "bench", "top"},
     {"__main__"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

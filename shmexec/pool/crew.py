@@ -93,7 +93,7 @@ class Crew:
         said = None
         try:
             said = LastWords()
-            channel = _core.Channel.create(slot)
+            channel = _core.Channel.create(slot, self._hub)
             head = WorkerHead(
                 _core.heap_address(),
                 slot,

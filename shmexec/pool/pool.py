@@ -423,6 +423,8 @@ class Pool:
                 self.desk.send(step.seat, step.call)
             elif type(step) is Withdraw:
                 self.desk.withdraw(step.seat, step.call)
+            if step is None:
+                self.desk.publish()
             start_collector = step is None and not failed and bool(self._workers) and not self._collecting
             self._collecting |= start_collector
         if start_collector:  # under fork, after all workers: a thread that lives at a fork may hold a lock

@@ -118,7 +118,7 @@ class Loop:
 
     def _run_task(self, message: _core.Message) -> None:
         begun = time.perf_counter()
-        _core.running.begin(self._channel, message.call)
+        _core.running.begin(self._channel, message.call, message.function)
         try:
             answer = self._call(message)
         except BaseException as error:
@@ -166,6 +166,8 @@ class Loop:
         except BaseException as error:
             raise failures.Unreadable from error
         name = failures.name_of(function)
+        if message.first:  # it was shipped along
+            self._channel.name_function(message.function, name)
         if message.kind == Kind.SPAN:
             return self._run_span(message, function, name)
         value: Any
