@@ -53,6 +53,33 @@ print("fine")
 """
 
 
+BY_PICKLE = """
+import multiprocessing, pickle, sys
+from shmexec import SharedExecutor
+
+class Point:
+    def __init__(self, x): self.x = x
+
+method = sys.argv[1]
+with SharedExecutor(1, None if method == "default" else multiprocessing.get_context(method)) as ex:
+    point = Point(3)
+    assert pickle.loads(ex.submit(pickle.dumps, point).result()).x == 3, "plain pickle, of an instance that came"
+    assert type(ex.submit(pickle.loads, pickle.dumps(point)).result()) is Point
+    class Point:
+        pass
+    assert type(pickle.loads(ex.submit(pickle.dumps, Point()).result())) is Point, "the new class"
+    assert type(ex.submit(pickle.loads, pickle.dumps(Point())).result()) is Point
+    Point.late = 5
+    assert ex.submit(getattr, Point(), "late").result() == 5, "a class that was changed"
+print("fine")
+"""
+
+
+@pytest.mark.parametrize("method", ["default", "fork", "forkserver", "spawn"])
+def test_plain_pickle_in_a_worker_knows_the_classes_that_have_come(method, script):
+    assert script(BY_PICKLE, method).stdout == "fine\n"
+
+
 @pytest.mark.parametrize("method", ["default", "fork", "forkserver", "spawn"])
 def test_globals_of_a_script_keep_what_the_initializer_and_the_calls_set(method, tmp_path):
     path = tmp_path / "script.py"

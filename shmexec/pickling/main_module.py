@@ -63,7 +63,8 @@ def track_classes() -> None:
 
 
 def share_globals(function: object, reduced: Any, dump: Dump) -> Any:
-    """What cloudpickle makes of a function of `__main__` by value, changed to use the worker's one namespace.
+    """What cloudpickle makes of a function of `__main__` by value, or of a class, changed to use the worker's one
+    namespace.
 
     Parameters
     ----------
@@ -75,13 +76,23 @@ def share_globals(function: object, reduced: Any, dump: Dump) -> Any:
         Pickles the value of a global; `shmexec.pickling.pickler.load` reads it.
     """
     main = sys.modules.get("__main__")
-    if type(function) is not types.FunctionType or reduced is NotImplemented or main is None:
+    if reduced is NotImplemented or main is None:
         return reduced
+    if type(function) is not types.FunctionType:
+        return _share_class(function, reduced, vars(main)) if isinstance(function, type) else reduced
     if function.__globals__ is not vars(main):
         return reduced
     make, (code, _, *others), (state, slots), *_, set_state = reduced
     slots = {**slots, "__globals__": {name: _marked(name, value, dump) for name, value in slots["__globals__"].items()}}
     return make, (code, _NAMESPACE, *others), ((state, slots), set_state), None, None, set_function_state
+
+
+def _share_class(cls: type, reduced: Any, space: dict[str, Any]) -> Any:
+    """The worker's `__main__` gets a class that the parent's has: plain pickle looks for it there."""
+    if len(reduced) != 6 or cls.__module__ != "__main__" or space.get(cls.__qualname__) is not cls:
+        return reduced
+    make, arguments, state, *_, set_state = reduced
+    return make, arguments, (state, set_state), None, None, set_class_state
 
 
 def _marked(name: str, value: Any, dump: Dump) -> Any:
@@ -133,6 +144,21 @@ def namespace() -> dict[str, Any]:
     return vars(sys.modules["__main__"])
 
 
+def set_class_state(cls: type, both: tuple[Any, Callable[..., None]]) -> None:
+    """Fill a class in, the parent's latest of this name."""
+    state, set_state = both
+    set_state(cls, state)
+    _set_globals({cls.__qualname__: cls})
+
+
+def _set_globals(kept: dict[str, Any]) -> None:
+    space = namespace()
+    if any(space.get(name, _MISSING) is not value for name, value in kept.items()):
+        for callback in _told:
+            callback()
+    space.update(kept)
+
+
 def set_function_state(function: types.FunctionType, both: tuple[Any, Callable[..., None]]) -> None:
     """Fill a function in; its globals that are data as the rule above says."""
     from hashlib import blake2b  # not before it is needed: workers come up the sooner
@@ -150,8 +176,5 @@ def set_function_state(function: types.FunctionType, both: tuple[Any, Callable[.
             _seen[name] = digest
             if before is not None and before != digest:
                 kept[name] = load(value.data)
-    space = namespace()
-    if any(space.get(name, _MISSING) is not value for name, value in kept.items()):
-        for callback in _told:
-            callback()
+    _set_globals(kept)
     set_state(function, (state, {**slots, "__globals__": kept}))
