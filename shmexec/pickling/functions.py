@@ -27,6 +27,7 @@ from shmexec._core import Packed
 from shmexec.pickling import main_module
 from shmexec.pickling.fixed import fixed, is_importable
 from shmexec.pickling.pickler import dump, load
+from shmexec.pickling.placed import placed
 
 _BY_REFERENCE = b"R"
 _BY_VALUE = b"V"
@@ -65,7 +66,7 @@ class FunctionTable:
             name = function.__module__, function.__qualname__
             known = self._by_reference.get(name)
             if known is None or known[0] is not function or not known[1].is_up_to_date:
-                packed = Packed(_BY_REFERENCE + pickle.dumps(function, 5), _core.Holds())
+                packed = Packed(_BY_REFERENCE + pickle.dumps(placed(function), 5), _core.Holds())
                 known = function, _core.Imported(function, next(self._numbers), packed)
                 self._by_reference[name] = known
             return known[1].number, known[1].packed

@@ -22,6 +22,7 @@ from shmexec._core import Packed
 from shmexec.pickling import arrays, buffers, main_module, notes, stream
 from shmexec.pickling.fixed import is_importable
 from shmexec.pickling.notes import Notes
+from shmexec.pickling.placed import reduce_placed
 from shmexec.pickling.repeated import Repeated
 from shmexec.pickling.wishes import Wish
 
@@ -185,7 +186,9 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         if type(obj) is types.CodeType:
             return _with_filename(obj, self.dispatch_table[types.CodeType](obj))
         reduced = super().reducer_override(obj)
-        return main_module.share_globals(obj, reduced, self._dump_global) if self._to_worker else reduced
+        if not self._to_worker:
+            return reduced
+        return reduce_placed(obj, main_module.share_globals(obj, reduced, self._dump_global))
 
     def _dump_global(self, value: object) -> bytes:
         packed = _dump(value, self._account.inner(), to_worker=True)

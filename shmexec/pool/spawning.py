@@ -22,6 +22,7 @@ from typing import Any, ClassVar
 import cloudpickle
 
 from shmexec.pickling.main_module import share_globals
+from shmexec.pickling.placed import reduce_placed
 from shmexec.transport.launch import (
     Descriptor,
     PickledJob,
@@ -59,7 +60,7 @@ class JobPickler(cloudpickle.Pickler):  # type: ignore[misc]
             if reduced is not NotImplemented:
                 return reduced
         reduced = super().reducer_override(obj)
-        return share_globals(obj, reduced, lambda value: pickle_job(value, self._reducer).data)
+        return reduce_placed(obj, share_globals(obj, reduced, lambda value: pickle_job(value, self._reducer).data))
 
 
 class Passing:
