@@ -8,7 +8,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PAGES = ["README.md", "docs/migration.md", "docs/quickstart.md", "docs/guide.md", "docs/reference.md", "docs/joblib.md"]
+PAGES = [
+    path.relative_to(ROOT).as_posix()
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    if "\n```python\n" in path.read_text()
+]
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -53,6 +53,7 @@ def start(folder, *options, **how):
         env=sequencer.environment(),
         text=True,
         stdout=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a test run in the background ignores it
         **how,
     )
 
