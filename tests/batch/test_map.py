@@ -199,7 +199,7 @@ def test_the_other_commands_do_not_load_it():
     import sys
 
     code = "import sys, shmexec.__main__ as m; m.main(['ls']); print(*(n for n in sys.modules if 'shmexec.batch' in n))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == ""
 
 

@@ -102,7 +102,7 @@ def test_who_looks_takes_no_part(lonely):
         "import sys, json, shmexec.__main__ as m; m.main(['top', '--json', '--interval', '0.01']); "
         "print(sys.modules['shmexec']._core.heap_is_open())"
     )
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    ran = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
     told, _, opened = ran.stdout.rstrip().rpartition("\n")
     (heap,) = [heap for heap in json.loads(told) if heap["name"] == _core.heap_figures()[1]]
     assert opened == "False"
@@ -204,7 +204,11 @@ def test_on_a_terminal_it_is_drawn_again_until_q_is_pressed(lonely, is_there):
     ours, theirs = pty.openpty()
     drawn = []
     program = subprocess.Popen(
-        [sys.executable, "-c", code], stdin=theirs, stdout=theirs, stderr=theirs, env={**os.environ, "TERM": "xterm"}
+        [sys.executable, "-P", "-c", code],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env={**os.environ, "TERM": "xterm"},
     )
     reader = threading.Thread(target=read_all, args=(ours, drawn))
     reader.start()
