@@ -1,5 +1,7 @@
 """What workers run in the tests: functions that can be imported, in a module that loads little."""
 
+import concurrent.futures
+import multiprocessing
 import os
 
 import numpy as np
@@ -55,6 +57,13 @@ def describe(array):
         "shared": shmexec.is_shared(array),
         "values": np.array(array, copy=True, subok=False),
     }
+
+
+def leave_a_pool_open():
+    """The standard library's, with a process that only the end of a thread of its tells to go."""
+    global left_open
+    left_open = concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+    return left_open.submit(os.getpid).result()
 
 
 def fill(array, value):

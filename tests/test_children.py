@@ -286,3 +286,10 @@ def test_a_process_that_ends_inside_a_callback_takes_its_workers_along(script, r
     ran = script(IN_A_CALLBACK.format(exits="os._exit"), check=False)
     assert ran.returncode == 3
     sequencer.wait_until(lambda: not relatives())
+
+
+def test_a_pool_of_the_standard_library_that_a_task_leaves_open_ends_with_its_worker(make_executor):
+    executor = make_executor(1)
+    child = executor.submit(tasks.leave_a_pool_open).result()
+    executor.shutdown(wait=True)
+    sequencer.wait_until(lambda: sequencer.is_gone(child))

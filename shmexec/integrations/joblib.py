@@ -157,7 +157,7 @@ class ShmexecBackend(parallel.AutoBatchingMixin, parallel.ParallelBackendBase): 
         return ours
 
     def _another(self) -> "ShmexecBackend":
-        made = ShmexecBackend(
+        made = type(self)(
             self.nesting_level, self.inner_max_num_threads, executor=self._executor, **self.backend_kwargs
         )
         made.default_n_jobs = self.default_n_jobs

@@ -66,7 +66,10 @@ class WorkerSelf(process.BaseProcess):
             ending.leave(code)
 
     def run(self) -> None:
-        ending.serve(self._work, self._owner)
+        try:
+            ending.serve(self._work, self._owner)
+        finally:  # before multiprocessing waits for children that only a thread's end tells to go (till Python 3.12)
+            ending.end_threads()
 
     def _work(self) -> None:
         request, self._request = self._request, None

@@ -176,6 +176,14 @@ def leave(code: int) -> NoReturn:
     os._exit(code)  # only if a step above could not do its work
 
 
+def end_threads() -> None:
+    """Tell those that have asked for it that it is the end, and wait for them; once. The life must be over."""
+    try:
+        _threading._shutdown()
+    except BaseException:
+        report()
+
+
 def report() -> None:
     """Show the exception that is being handled, as the interpreter does at its end; raise nothing."""
     try:
