@@ -94,6 +94,8 @@ class ShmexecBackend(parallel.AutoBatchingMixin, parallel.ParallelBackendBase): 
     supports_retrieve_callback = True
     supports_inner_max_num_threads = True
 
+    run_batch = staticmethod(run_batch)
+
     def __init__(
         self,
         nesting_level: int | None = None,
@@ -191,7 +193,7 @@ class ShmexecBackend(parallel.AutoBatchingMixin, parallel.ParallelBackendBase): 
         try:
             if calls is None:
                 raise RuntimeError("this Parallel is over: it takes no more tasks")
-            future = calls.submit(run_batch, func)
+            future = calls.submit(self.run_batch, func)
         except Exception as error:
             future = Future()
             future.set_exception(error)
