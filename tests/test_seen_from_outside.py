@@ -15,8 +15,8 @@ import sequencer
 import tasks
 import ways
 
-from shmexec import WorkerDied
-from shmexec.pool import last_words
+from shmexec import WorkerDied, _core
+from shmexec.pool import last_words, log
 
 
 def crash(*_):
@@ -133,6 +133,16 @@ def test_a_death_between_calls_is_told(executor, caplog):
     executor._processes[pid].kill()
     sequencer.wait_until(lambda: any("was killed by signal 9" in text for text in caplog.messages))
     assert caplog.messages == [f"worker process {pid} was killed by signal 9"]
+
+
+def test_small_pages_are_told_once(make_executor, caplog, monkeypatch):
+    caplog.set_level(logging.INFO, "shmexec")
+    monkeypatch.setattr(_core, "has_huge_pages", lambda: False)
+    monkeypatch.setattr(log, "_told", set())
+    for _ in range(2):
+        assert list(make_executor(2).map(tasks.double, range(9))) == list(range(0, 18, 2))
+        sequencer.wait_until(lambda: any("pages of 4 KiB" in text for text in caplog.messages))
+    assert sum("pages of 4 KiB" in text for text in caplog.messages) == 1
 
 
 UNSET = """

@@ -16,6 +16,8 @@ from typing import Any
 INFO, WARNING, ERROR = 20, 30, 40  # as in logging, which need not be loaded
 
 
+_told: set[str] = set()
+
 Later = Callable[[Callable[[], None]], bool]  # takes what must not be called now, and says whether it did
 
 
@@ -38,6 +40,13 @@ def tell(later: Later, level: int, says: str, *args: object, is_known: bool = Fa
 
     if not later(emit):
         emit()
+
+
+def tell_once(later: Later, level: int, says: str) -> None:
+    """Log this, unless this process has."""
+    if says not in _told:
+        _told.add(says)
+        tell(later, level, says)
 
 
 def at_once(emit: Callable[[], None]) -> bool:

@@ -496,6 +496,8 @@ class Pool:
         """The worker is ready."""
         with self.desk.lock:
             worker.seat.is_ready = True
+        if _core.has_huge_pages() is False:
+            log.tell_once(self.call_later, log.INFO, "the kernel gives no pages of 2 MiB: arrays lie on pages of 4 KiB")
 
     def _on_death(self, worker: Worker) -> None:
         seat = worker.seat
