@@ -50,8 +50,15 @@ def test_an_array_of_another_shape_or_type_in_the_same_place_is_another(calls):
     assert [calls.submit(tasks.describe, other).result()["shape"] for _ in range(3)] == [(60_000,)] * 3
     other.shape = (300, 200)
     assert calls.submit(tasks.describe, other).result()["shape"] == (300, 200)
-    strided = array[::2]
-    assert [calls.submit(np.sum, strided).result() for _ in range(3)] == [0] * 3
+
+
+def test_views_whose_elements_do_not_lie_together_are_copied_once_too(executor, calls):
+    for view in (np.arange(120_000.0)[::-2], np.arange(160_000, dtype=np.int8).reshape(400, 400)[:, 10:390:2]):
+        before = copied(executor)
+        assert [calls.submit(np.sum, view).result() for _ in range(4)] == [view.sum()] * 4
+        assert copied(executor) - before <= 2 * view.nbytes
+        view[-1] += 1
+        assert calls.submit(np.sum, view).result() == view.sum()
 
 
 def test_the_copies_go_with_the_arrays_or_with_the_view(lonely):

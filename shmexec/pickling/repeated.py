@@ -110,8 +110,8 @@ class CopiedOnce(Repeated):
         return None
 
     def comes_again(self, array: NDArray[Any], item: int) -> bool:
-        """It may; if its bytes lie together, which can be compared."""
-        return array.flags.forc
+        """It may."""
+        return True
 
     def keep(self, array: NDArray[Any], copy: NDArray[Any]) -> None:
         """This is the copy for all."""
@@ -136,9 +136,17 @@ def _forget(copies: "weakref.ref[CopiedOnce]", key: int, _: object) -> None:
 _PIECE = 1 << 16  # elements of 8 bytes that are compared at once: what the caches hold
 
 
-def _same_bytes(one: NDArray[Any], other: NDArray[Any]) -> bool:
-    """Of two arrays of one type, shape and order, whose bytes lie together."""
-    first, second = (array.ravel("A").view(np.uint8) for array in (one, other))
+def _same_bytes(array: NDArray[Any], copy: NDArray[Any]) -> bool:
+    """Of an array and one of the same type and shape, whose bytes lie together, in the array's order if it has one."""
+    if array.flags.forc:
+        return _same_row(array.ravel("A"), copy.ravel("A"))
+    step = max(1, 8 * _PIECE * len(array) // array.nbytes)
+    pieces = ((array[i : i + step], copy[i : i + step]) for i in range(0, len(array), step))
+    return all(_same_row(np.ascontiguousarray(one).ravel(), other.ravel()) for one, other in pieces)
+
+
+def _same_row(one: NDArray[Any], other: NDArray[Any]) -> bool:
+    first, second = one.view(np.uint8), other.view(np.uint8)
     whole = first.size - first.size % 8
     if not np.array_equal(first[whole:], second[whole:]):
         return False
