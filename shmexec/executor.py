@@ -50,11 +50,14 @@ class PoolStats:
     bytes_copied_in, bytes_copied_out : int
         Bytes of arrays and buffers that were copied, into shared memory or into a message.
     workers_started, workers_died : int
+        Those that ended because they were told to are no dead ones.
     heap_bytes_in_use : int
         Of the whole heap, whoever uses it.
     copies : tuple of Crossing
         The first few arguments and results that were copied, at most 16 of the first 1000 calls: the function, which
         argument or what of the result, how many bytes, and why. ``print(*ex.stats().copies, sep="\\n")``.
+    workers_alive : int
+        Worker processes that there are now.
     """
 
     calls_waiting: int
@@ -68,6 +71,7 @@ class PoolStats:
     workers_died: int
     heap_bytes_in_use: int
     copies: "tuple[Crossing, ...]" = ()
+    workers_alive: int = 0
 
 
 @without_inherited
@@ -420,6 +424,7 @@ class SharedArrayProcessPoolExecutor(ProcessPoolExecutor):
             tally.workers_died,
             self._pool.heap_bytes_in_use(),
             tally.copies.all(),
+            len(self._pool.processes()),
         )
 
 
