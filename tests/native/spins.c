@@ -1,8 +1,25 @@
 /* spins.c - looking again before sleeping: when it looks, and when it has learnt not to. */
 #include "harness.h"
-#include "spin.h"
 
+/* spin.c once more, by a clock of our own: a machine with something else to do would teach it other things */
 #include <time.h>
+
+static uint64_t the_time = 1000000000;
+
+static int read_our_clock(clockid_t clock, struct timespec *time) {
+    (void)clock;
+    the_time += 1000; /* what 32 looks take */
+    *time = (struct timespec){.tv_sec = (time_t)(the_time / 1000000000), .tv_nsec = (long)(the_time % 1000000000)};
+    return 0;
+}
+
+#define clock_gettime read_our_clock
+#define sx_now our_now
+#define sx_spin our_spin
+#include "spin.c"
+#undef clock_gettime
+#undef sx_now
+#undef sx_spin
 
 static sx_atomic32_t word;
 static uint32_t looks, due_at; /* at this look the word is due */
@@ -15,7 +32,7 @@ static int is_due(const void *of) {
 static int spins(sx_spin_t *spin, uint32_t at) {
     looks = 0;
     due_at = at;
-    return sx_spin(spin, is_due, &word);
+    return our_spin(spin, is_due, &word);
 }
 
 static void what_is_due_is_seen_at_once(void) {
@@ -29,10 +46,9 @@ static void spins_in_vain_become_rare_and_one_success_makes_them_common(void) {
     sx_spin_t spin = {0};
     for (uint32_t misses = 1; misses <= 9; misses++) {
         uint32_t skipped = 0;
-        do { /* a core that was taken away meanwhile teaches something else: that is another test */
-            spin.calm_until = 0;
-            CHECK(spins(&spin, 0) == 0 && looks > 1);
-        } while (spin.calm_until);
+        uint64_t begun = the_time;
+        CHECK(spins(&spin, 0) == 0 && looks > 1);
+        CHECK(the_time - begun >= LONGEST && the_time - begun < LONGEST + 3000);
         uint32_t wanted = (1u << (misses < 6 ? misses : 6)) - 1;
         CHECK(spin.skip == wanted, "%u after %u", spin.skip, misses);
         while (spin.skip) {
@@ -41,54 +57,59 @@ static void spins_in_vain_become_rare_and_one_success_makes_them_common(void) {
         }
         CHECK(skipped == wanted);
     }
-    spin.calm_until = 0;
     CHECK(spins(&spin, 20) == 1 && looks == 20 && spin.misses == 0);
     CHECK(spins(&spin, 20) == 1);
 }
 
-static int sleeps(const void *of) {
-    struct timespec pause = {.tv_nsec = 1000000};
+static int loses_its_core(const void *of) {
     (void)of;
     looks++;
-    nanosleep(&pause, NULL); /* as if the core were somebody else's */
+    the_time += 1000000;
     return 0;
 }
 
 static void nobody_spins_for_a_while_after_the_core_was_taken_away_twice(void) {
     sx_spin_t spin = {0};
     uint64_t calm = 0;
-    CHECK(sx_spin(&spin, sleeps, &word) == 0 && looks > 1 && !spin.calm_until, "once is chance");
+    looks = 0;
+    CHECK(our_spin(&spin, loses_its_core, &word) == 0 && looks > 1 && !spin.calm_until, "once is chance");
     for (int i = 0; i < 9; i++) {
         looks = 0;
-        CHECK(sx_spin(&spin, sleeps, &word) == 0 && looks > 1 && spin.skip == 0);
-        CHECK(spin.calm > calm || spin.calm == 640000000);
+        CHECK(our_spin(&spin, loses_its_core, &word) == 0 && looks > 1 && spin.skip == 0);
+        CHECK(spin.calm > calm || spin.calm == LONGEST_CALM);
         calm = spin.calm;
-        looks = 0;
-        CHECK(sx_spin(&spin, sleeps, &word) == 0 && looks == 1, "it is calm");
-        spin.calm_until = 0;
+        CHECK(spins(&spin, 0) == 0 && looks == 1, "it is calm");
+        the_time = spin.calm_until - 2000;
+        CHECK(spins(&spin, 0) == 0 && looks == 1, "still");
+        the_time = spin.calm_until;
+        spin.taken_at = the_time;
     }
     CHECK(spins(&spin, 20) == 1 && spin.calm == 0);
+    the_time += TWICE_IN;
+    looks = 0;
+    CHECK(our_spin(&spin, loses_its_core, &word) == 0 && looks > 1 && spin.calm == 0, "the last time was long ago");
 }
 
+static uint64_t sent;
+
 static int after_80_us(const void *of) {
-    static uint64_t begun;
-    if (of == NULL)
-        begun = sx_now();
+    (void)of;
     looks++;
-    return sx_now() - begun > 80000;
+    return the_time - sent > 80000;
 }
 
 static void who_waits_for_a_sleeper_spins_longer_but_not_after_a_pause(void) {
     sx_spin_t spin = {.extra = SX_WAKE};
-    do { /* unless the core was taken away */
-        spin = (sx_spin_t){.extra = SX_WAKE};
-        after_80_us(NULL);
-    } while (!sx_spin(&spin, after_80_us, &word) && spin.taken_at);
-    CHECK(!spin.extra && !spin.misses, "150 us are longer than 80");
+    sent = the_time;
+    CHECK(our_spin(&spin, after_80_us, &word) == 1, "150 us are longer than 80");
+    CHECK(!spin.extra && !spin.misses);
+    sent = the_time;
+    CHECK(our_spin(&spin, after_80_us, &word) == 0 && spin.misses == 1, "50 us are not");
+    spin.misses = spin.skip = 0;
     spin.hold = 1;
     looks = 0;
-    after_80_us(NULL);
-    CHECK(sx_spin(&spin, after_80_us, &word) == 0 && looks == 2 && !spin.hold && !spin.misses);
+    sent = the_time;
+    CHECK(our_spin(&spin, after_80_us, &word) == 0 && looks == 1 && !spin.hold && !spin.misses);
 }
 
 static void *store_later(void *unused) {
@@ -105,7 +126,8 @@ static void what_another_thread_stores_is_seen(void) {
         sx_spin_t spin = {0};
         sx_store_release(&word, 0);
         CHECK(pthread_create(&thread, NULL, store_later, NULL) == 0);
-        while (!spins(&spin, 0))
+        due_at = 0;
+        while (!sx_spin(&spin, is_due, &word))
             ;
         pthread_join(thread, NULL);
     }
