@@ -287,14 +287,14 @@ cdef class Ledger:
         return None
 
     def go_on_without(self):
-        """No more workers can be had than are up; whether there are any."""
+        """No more workers can be had than are up; how many those are."""
         cdef Py_ssize_t up = 0
         for item in self.seats:
             up += (<Seat> item).is_ready and not (<Seat> item).is_leaving
         if up:
             self.fruitless = 0
             self.max_workers = up
-        return up > 0
+        return up
 
     cdef give_back(self, Seat seat):
         for item in reversed(seat.sent):

@@ -32,9 +32,14 @@ def tell(later: Later, level: int, says: str, *args: object, is_known: bool = Fa
     if not logger.isEnabledFor(level) or (is_known and not logger.hasHandlers()):
         return
 
+    try:  # a record may be kept for long, and an exception has frames, which have arrays
+        told = [str(value) if isinstance(value, BaseException) else value for value in args]
+    except Exception:
+        told = [type(value).__name__ for value in args]
+
     def emit() -> None:
         try:
-            logger.log(level, says, *args)
+            logger.log(level, says, *told)
         except Exception:
             pass  # a filter's, or a handler's that wants it so: no call is to be lost for it
 

@@ -531,12 +531,16 @@ class Pool:
     def _give_up(self, code: int | None, last_words: str) -> None:
         """Break off if the next worker would only die like those before."""
         why = ""
+        left = 0
         with self.desk.lock:
-            if self._ledger.fruitless >= _FRUITLESS and not self._ledger.go_on_without():
+            if self._ledger.fruitless >= _FRUITLESS:
                 why = f"{_FRUITLESS} worker processes in a row died before they had come up or begun a call"
+                left = self._ledger.go_on_without()
             elif self._ledger.in_vain >= _IN_VAIN:
                 why = f"the workers of {_IN_VAIN} calls in a row died at every attempt, and no call was answered"
-        if why:
+        if left:
+            log.tell(self.call_later, log.WARNING, "%s: the pool goes on with %d", why, left)
+        elif why:
             where = last_words and f":\n\n{last_words}"
             self.break_off(BrokenProcessPool(f"{why}, the last with exit code {code}{where}"))
 
