@@ -1,5 +1,6 @@
 """The results of a map over a cluster, one after the other, and a bar that shows how far it has come."""
 
+import sys
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -55,7 +56,7 @@ def _results(
     if progress is not False:
         watch = Watch(
             lambda: make_bar(progress, total),
-            lambda: yielded + size * sum(future.done() for future in pending),
+            lambda: min(yielded + size * sum(future.done() for future in pending), total or sys.maxsize),
             lambda: (),
         )
     try:

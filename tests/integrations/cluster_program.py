@@ -1,0 +1,156 @@
+"""A program of its own with a cluster of two workers under nannies; prints what happened there, as JSON."""
+
+import json
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+
+import dask
+import numpy as np
+from distributed import Client, LocalCluster
+from pictures import analyse
+
+from shmexec import SharedExecutor
+from shmexec.integrations.distributed import ClusterExecutor
+
+BIG = np.arange(300_000.0)
+
+
+def error_of(function, *args):
+    try:
+        return f"no error: {function(*args)!r}"
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+
+
+def write_into(array):
+    array[:10] = -1.0
+    return float(array.sum())
+
+
+def scale(array, factor):
+    return array * factor
+
+
+class Nested:
+    def __init__(self, *values):
+        self.values = values
+
+
+def sum_of(nested):
+    return float(sum(np.sum(value) for value in nested.values))
+
+
+def inputs(client):
+    return sorted(key for key in client.who_has() if key.startswith("shmexec-input"))
+
+
+def same_script(client, ex):
+    with SharedExecutor(2) as alone:
+        here = analyse(alone)
+    there = analyse(ex)
+    return [bool(np.array_equal(a, b)) for a, b in zip(here, there, strict=True)]
+
+
+def by_name(client, ex):
+    before = ex.stats()
+    made = [ex.submit(scale, BIG, factor) for factor in range(8)]
+    totals = [ex.submit(np.sum, one) for one in made]
+    values = [float(one.result()) for one in totals]
+    sent, stats = inputs(client), ex.stats()
+    copied = sum(stats[a].bytes_copied_in + stats[a].bytes_copied_out for a in stats)
+    copied -= sum(before[a].bytes_copied_in + before[a].bytes_copied_out for a in stats)
+    return {
+        "right": values == [float(BIG.sum()) * factor for factor in range(8)],
+        "sent": len(sent),
+        "fetched": sum("_result" in vars(one) and isinstance(one._result, np.ndarray) for one in made),
+        "by name": sum(stats[a].bytes_by_name_out - before[a].bytes_by_name_out for a in stats) >= 8 * BIG.nbytes,
+        "arrays copied by pools": copied // BIG.nbytes,
+    }
+
+
+def own(client, ex):
+    written = [ex.submit(write_into, BIG).result() for _ in range(3)]
+    nested = ex.submit(sum_of, Nested(BIG, ex.submit(scale, BIG, 2), 1.0)).result()
+    changed = BIG.copy()
+    first = ex.submit(np.sum, changed)
+    changed[0] = 1e6
+    second = ex.submit(np.sum, changed)
+    return {
+        "written": [value == written[0] for value in written],
+        "nested": nested == float(BIG.sum()) * 3 + 1,
+        "changed": second.result() - first.result(),
+    }
+
+
+def maps(client, ex):
+    seen = []
+    return {
+        "plain": list(ex.map(pow, [2, 3, 4], [5, 6, 7])),
+        "chunks": list(ex.map(str, range(7), chunksize=3, progress=lambda done, total: seen.append([done, total]))),
+        "progress": max(seen),
+        "any order": sorted(ex.map(abs, range(-4, 0), ordered=False, buffersize=2)),
+        "error": error_of(lambda: list(ex.map(lambda x: 1 / x, [1, 0]))),
+    }
+
+
+def failures(client, ex):
+    return {
+        "timeout": error_of(ex.options(timeout=0.2).submit(signal.pause).result),
+        "death": error_of(ex.submit(os._exit, 3).result),
+        "through": error_of(ex.submit(abs, ex.submit(divmod, 1, 0)).result),
+        "not callable": error_of(ex.submit, 3),
+        "client": error_of(ClusterExecutor, 3),
+        "goes on": ex.options(retries=1).submit(abs, -3).result(),
+    }
+
+
+def plugin(client, ex):
+    ClusterExecutor(client).shutdown()  # the pools that are there stay
+    with dask.annotate(executor="shmexec"):
+        inside = client.submit(os.getpid, pure=False).result()
+    return {
+        "daemonic": list(client.run(lambda: multiprocessing.current_process().daemon).values()),
+        "in a process of ours": inside not in client.run(os.getpid).values(),
+    }
+
+
+def lost(client, ex):
+    made = [ex.submit(scale, BIG + factor, 2.0) for factor in range(6)]
+    for one in made:
+        one.exception()
+    home = next(iter(client.who_has(made[0].in_cluster()).values()))[0]
+    os.kill(client.run(os.getpid)[home], signal.SIGKILL)
+    after = [ex.submit(np.sum, one) for one in made]
+    return {
+        "totals": [float(one.result()) == 2 * float((BIG + factor).sum()) for factor, one in enumerate(after)],
+        "first": [float(one.result()[0]) for one in made],
+    }
+
+
+def closed(client, ex):
+    running = [ex.submit(signal.pause) for _ in range(4)]
+    client.close()
+    return {
+        "running": [error_of(one.result) for one in running],
+        "submit": error_of(ex.submit, abs, 1),
+        "new": error_of(ClusterExecutor, client),
+        "after shutdown": (ex.shutdown(), error_of(ex.submit, abs, 1))[1],
+    }
+
+
+def main():
+    logging.disable(logging.CRITICAL)
+    found = {}
+    with LocalCluster(2, threads_per_worker=1, dashboard_address=":0", silence_logs=logging.CRITICAL) as cluster:
+        with Client(cluster) as client:
+            ex = ClusterExecutor(client)
+            for part in same_script, by_name, own, maps, failures, plugin, lost, closed:
+                found[part.__name__] = part(client, ex)
+    json.dump(found, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""A Dask cluster as an executor. One program, one cluster: see `cluster_program`; each test looks at a part of it."""
+
+import importlib.metadata
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import sequencer
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    """What the program has found."""
+    command = [sys.executable, HERE / "cluster_program.py"]
+    folder = tmp_path_factory.mktemp("cluster")
+    ran = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=sequencer.environment(), timeout=100)
+    assert ran.returncode == 0, ran.stderr
+    return json.loads(ran.stdout)
+
+
+def test_a_script_over_pictures_gives_the_same_on_one_machine_and_on_a_cluster(found):
+    assert found["same_script"] == [True, True, True]
+
+
+def test_a_big_input_is_sent_once_and_results_stay_and_go_on_by_name(found):
+    part = found["by_name"]
+    assert part["right"]
+    assert part["sent"] == 1
+    assert part["fetched"] == 0
+    assert part["by name"]
+    assert part["arrays copied by pools"] <= 8  # results that moved to another machine
+
+
+def test_a_call_sees_its_inputs_as_they_were_submitted_and_nobody_elses_writes(found):
+    assert found["own"] == {"written": [True] * 3, "nested": True, "changed": 1e6}
+
+
+def test_map_has_what_the_map_of_a_pool_has(found):
+    part = found["maps"]
+    assert part["plain"] == [32, 729, 16384]
+    assert part["chunks"] == list("0123456")
+    assert part["progress"] == [7, 7]
+    assert part["any order"] == [1, 2, 3, 4]
+    assert part["error"] == "ZeroDivisionError: division by zero"
+
+
+def test_a_call_that_hangs_or_dies_fails_alone(found):
+    part = found["failures"]
+    assert part["timeout"].startswith("TaskTimeout")
+    assert part["death"].startswith("WorkerDied")
+    assert "exit code 3" in part["death"]
+    assert part["through"].startswith("ZeroDivisionError")
+    assert part["not callable"] == "TypeError: fn must be a callable, not int"
+    assert part["client"] == "TypeError: client must be a distributed.Client, not int"
+    assert part["goes on"] == 3
+
+
+def test_the_plugin_serves_annotated_tasks_in_daemonic_workers_too(found):
+    assert found["plugin"] == {"daemonic": [True, True], "in a process of ours": True}
+
+
+def test_a_lost_machine_costs_a_recomputation(found):
+    assert found["lost"] == {"totals": [True] * 6, "first": [0.0, 2.0, 4.0, 6.0, 8.0, 10.0]}
+
+
+def test_a_closed_client_is_an_error_that_says_what_to_do(found):
+    part = found["closed"]
+    for told in [*part["running"], part["submit"], part["new"]]:
+        assert told.startswith("RuntimeError: the Dask client is clos")
+        assert "make a new Client" in told
+    assert "after shutdown" in part["after shutdown"]
+
+
+class Machines:
+    """A client of machines that have something else installed."""
+
+    def __init__(self, found):
+        self.found = found
+
+    def run(self, function, package, on_error):
+        return {"tcp://there:1": self.found}
+
+
+def test_a_machine_without_the_package_or_with_another_version_is_named_with_the_command_to_type():
+    pytest.importorskip("distributed")
+    from shmexec.integrations.distributed import _check_machines
+
+    own = importlib.metadata.version("shmexec")
+    with pytest.raises(RuntimeError, match=f"tcp://there:1 has no shmexec: there, pip install 'shmexec=={own}'"):
+        _check_machines(Machines(importlib.metadata.PackageNotFoundError("shmexec")))
+    with pytest.raises(RuntimeError, match=r"tcp://there:1 has shmexec 0\.0\.1, and here it is"):
+        _check_machines(Machines("0.0.1"))
+    with pytest.raises(RuntimeError, match="tcp://there:1 does not answer"):
+        _check_machines(Machines(OSError("gone")))
+
+
+def test_without_distributed_the_command_to_type_is_named(script):
+    ran = script("import sys; sys.modules['distributed'] = None; import shmexec.integrations.distributed", check=False)
+    assert "pip install 'shmexec[distributed]'" in ran.stderr
