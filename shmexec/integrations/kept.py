@@ -3,7 +3,8 @@
 Purpose: whoever asks again for a pool with the same settings gets the same one, with its workers, their imports and
     their caches.
 Guarantees: a pool that somebody uses is not shut down. One that nobody has used for as long as its last user said is,
-    and so is the longest idle one if there are more than two. A broken pool is not given to anybody.
+    and so is the longest idle one if there are more than two. A broken pool is not given to anybody. When all have been
+    idle for a moment, free memory goes back to the kernel: what comes next may be work without us, which needs it.
 Assumptions: none of threads: the lock is held for looking and noting, not while pools start or end. In a forked child
     there are no pools yet.
 """
@@ -15,9 +16,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from shmexec.arrays import trim
 from shmexec.executor import SharedExecutor
 
 _MOST_IDLE = 2
+_MOMENT = 0.1  # seconds: between two calls of a loop there is less
 
 
 @dataclass(eq=False)
@@ -46,6 +49,9 @@ class KeptPools:
         self._lock = threading.Lock()
         self._pools: list[_Kept] = []  # the longest idle first
         self._timer: threading.Timer | None = None
+        self._due = 0.0  # when its time is over
+        self._cancelled: list[threading.Timer] = []  # whose threads may not have ended yet
+        self._is_trimmed = True
 
     def acquire(self, settings: Mapping[str, Any], key: Mapping[str, Any]) -> SharedExecutor:
         """A pool with these settings, until `release`.
@@ -66,6 +72,7 @@ class KeptPools:
                 found = _Kept(wanted, SharedExecutor(**settings))
                 self._pools.append(found)
             found.users += 1
+            self._is_trimmed = False
         _shut_down(bad)
         return found.executor
 
@@ -88,26 +95,38 @@ class KeptPools:
     def shutdown(self) -> None:
         """End all pools that nobody uses, now. The others end with their last user's process."""
         with self._lock:
-            timer, self._timer = self._timer, None
+            self._cancel_timer()
+            timers, self._cancelled = self._cancelled, []
             ended = [kept for kept in self._pools if not kept.users]
             self._pools = [kept for kept in self._pools if kept.users]
-        if timer is not None:
-            timer.cancel()
+        for timer in timers:
             timer.join()
         _shut_down(ended)
 
     def _set_timer(self) -> None:
-        """Under the lock. One thread at most, for the next that may end; if that is in use by then, for another."""
-        idle = [kept.ends_at for kept in self._pools if not kept.users]
-        if self._timer is not None or not idle:
+        """Under the lock. For the next thing that may be to be done; if it is not by then, for another."""
+        times = [kept.ends_at for kept in self._pools if not kept.users]
+        if not times:
             return
-        timer = threading.Timer(max(0.0, min(idle) - time.monotonic()), self._on_time)
+        now = time.monotonic()
+        due = min(times) if self._is_trimmed else min(now + _MOMENT, *times)
+        if self._timer is not None and self._due <= due:
+            return
+        self._cancel_timer()
+        timer = threading.Timer(max(0.0, due - now), self._on_time)
         timer.name, timer.daemon = "shmexec-idle-pools", True
         try:
             timer.start()
         except RuntimeError:  # the interpreter ends, and with it the pools
             return
-        self._timer = timer
+        self._timer, self._due = timer, due
+
+    def _cancel_timer(self) -> None:
+        self._cancelled = [timer for timer in self._cancelled if timer.is_alive()]
+        if self._timer is not None:
+            self._timer.cancel()
+            self._cancelled.append(self._timer)
+            self._timer = None
 
     def _on_time(self) -> None:
         now = time.monotonic()
@@ -117,7 +136,12 @@ class KeptPools:
             self._timer = None
             ended = [kept for kept in self._pools if not kept.users and kept.ends_at <= now]
             self._pools = [kept for kept in self._pools if kept not in ended]
+            used = max((now if kept.users else kept.idle_since for kept in self._pools), default=0.0)
+            trims = not self._is_trimmed and used + _MOMENT / 2 < now
+            self._is_trimmed |= trims
             self._set_timer()
+        if trims:
+            trim()
         _shut_down(ended)
 
     def forget_in_child(self) -> None:
