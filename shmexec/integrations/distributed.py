@@ -14,7 +14,7 @@ Guarantees: each machine gets a big array once, by its content, from the client 
     where it was made until somebody asks for it, or a call elsewhere needs it. When a machine is lost Dask computes
     anew what it had; inputs that only it had are sent again. Nothing waits for a client that is closed.
 Assumptions: the client is not asynchronous. Callbacks of futures run in one thread of the executor, never in the
-    client's event loop: they may ask for results.
+    client's event loop: they may ask for the result of their future, and submit.
 """
 
 import asyncio
@@ -35,92 +35,24 @@ try:
     import dask
     import distributed
     from dask.base import tokenize
-    from distributed.diagnostics.plugin import WorkerPlugin
 except ImportError as error:
     raise ImportError("shmexec.integrations.distributed needs Dask: pip install 'shmexec[distributed]'") from error
 
 from shmexec.checks import checked_count, checked_integer, checked_nanoseconds
-from shmexec.executor import PoolStats, SharedExecutor
+from shmexec.executor import PoolStats
+from shmexec.integrations.cluster_machine import SharedExecutorPlugin, run_in_pool, stats_of_pool
 from shmexec.integrations.cluster_map import map_futures
-from shmexec.integrations.parcels import BIG, Shipped, pack, run_packed
+from shmexec.integrations.parcels import BIG, Shipped, pack
 from shmexec.pickling.failures import name_of
 from shmexec.progress import Progress, checked_progress
 
 T = TypeVar("T")
 
-NAME = "shmexec"
+__all__ = ["ClusterExecutor", "ClusterFuture", "LimitedClusterExecutor", "SharedExecutorPlugin"]
+
+_ATTEMPTS = 4
 _MUST_BE_EQUAL = ("shmexec", "distributed", "cloudpickle")
 
-
-# ---- on each machine -----------------------------------------------------------------------------
-
-
-class SharedExecutorPlugin(WorkerPlugin):  # type: ignore[misc]
-    """Gives each worker of a Dask cluster a `SharedExecutor`, under the name ``"shmexec"``.
-
-    Parameters
-    ----------
-    max_workers : int, optional
-        Processes on each. Default: the threads of the worker, which is how many tasks Dask runs on it at a time.
-
-    Examples
-    --------
-    >>> client.register_plugin(SharedExecutorPlugin())
-    >>> with dask.annotate(executor="shmexec"):
-    ...     future = client.submit(f, x)
-    """
-
-    name = NAME
-    idempotent = True  # one that is there stays: it may be running something
-
-    def __init__(self, max_workers: int | None = None) -> None:
-        self._max_workers = checked_count("max_workers", max_workers)
-
-    def setup(self, worker: Any) -> None:
-        """Of Dask's: on this machine."""
-        worker.executors[NAME] = SharedExecutor(self._max_workers or worker.state.nthreads)
-
-    async def teardown(self, worker: Any) -> None:
-        """Of Dask's: nobody waits for what still runs."""
-        pool = worker.executors.pop(NAME, None)
-        if pool is not None:
-            pool.terminate_workers()
-            await asyncio.to_thread(pool.shutdown)
-
-
-def run_in_pool(
-    function: bytes,
-    arguments: bytes,
-    is_whole: bool,
-    is_chunk: bool,
-    options: dict[str, Any],
-    name: str,
-    *apart: Any,
-) -> Any:
-    """Of `ClusterExecutor`: run a call in the pool of this machine. It waits in a thread of the worker's."""
-    pool = _pool_of(distributed.get_worker())
-    values = [value.for_a_call() if isinstance(value, Shipped) else value for value in apart]
-    future = pool.options(**options).submit(run_packed, function, arguments, is_whole, is_chunk, *values)
-    try:
-        return future.result()
-    except Exception as error:
-        error.add_note(f"It was the call {name} on {distributed.get_worker().address}")
-        raise
-
-
-def _pool_of(worker: Any) -> SharedExecutor:
-    pool: SharedExecutor | None = worker.executors.get(NAME)
-    if pool is None:
-        raise RuntimeError(f"the worker {worker.address} has no pool: its log tells why SharedExecutorPlugin failed")
-    return pool
-
-
-def stats_of_pool(dask_worker: Any) -> PoolStats:
-    """Of `ClusterExecutor.stats`."""
-    return _pool_of(dask_worker).stats()
-
-
-# ---- where the program runs ----------------------------------------------------------------------
 
 _THERE = object()  # the value of a future whose result is somewhere in the cluster
 
@@ -141,7 +73,7 @@ class _Input:
                     " sent again: submit copies of arrays that change"
                 )
             key = f"shmexec-input-{self._token}-{uuid.uuid4().hex}"  # a new one: Dask may not have forgotten the last
-            self._sent = self._client.scatter({key: Shipped(self._array)})[key]
+            self._sent = _scattered(self._client, key, Shipped(self._array))
         return self._sent
 
 
@@ -414,6 +346,17 @@ class LimitedClusterExecutor(Executor):
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """As `ClusterExecutor.shutdown`."""
         self._owner.shutdown(wait, cancel_futures=cancel_futures)
+
+
+def _scattered(client: Any, key: str, value: Shipped) -> Any:
+    """Dask's future of it. The machine that Dask has chosen may be lost just now: then it chooses another."""
+    for _ in range(_ATTEMPTS - 1):
+        try:
+            return client.scatter({key: value})[key]
+        except OSError:
+            if client.status != "running":
+                raise
+    return client.scatter({key: value})[key]
 
 
 def _check_machines(client: Any) -> None:

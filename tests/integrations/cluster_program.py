@@ -6,11 +6,13 @@ import multiprocessing
 import os
 import signal
 import sys
+from pathlib import Path
 
 import dask
 import numpy as np
 from distributed import Client, LocalCluster
 from pictures import analyse
+from sequencer import wait_until
 
 from shmexec import SharedExecutor
 from shmexec.integrations.distributed import ClusterExecutor
@@ -130,6 +132,22 @@ def lost(client, ex):
     }
 
 
+def lost_while_it_runs(client, ex):
+    go = Path("go")
+    running = ex.submit(begin, str(Path.cwd()), BIG)
+    wait_until(lambda: list(Path().glob("begun-*")))
+    home = next(address for address, keys in client.processing().items() if keys)
+    os.kill(client.run(os.getpid)[home], signal.SIGKILL)
+    go.touch()
+    return float(running.result()) == float(BIG.sum())
+
+
+def begin(folder, array):
+    Path(folder, f"begun-{os.getpid()}").touch()
+    wait_until(Path(folder, "go").exists)
+    return array.sum()
+
+
 def closed(client, ex):
     running = [ex.submit(signal.pause) for _ in range(4)]
     client.close()
@@ -147,7 +165,7 @@ def main():
     with LocalCluster(2, threads_per_worker=1, dashboard_address=":0", silence_logs=logging.CRITICAL) as cluster:
         with Client(cluster) as client:
             ex = ClusterExecutor(client)
-            for part in same_script, by_name, own, maps, failures, plugin, lost, closed:
+            for part in same_script, by_name, own, maps, failures, plugin, lost, lost_while_it_runs, closed:
                 found[part.__name__] = part(client, ex)
     json.dump(found, sys.stdout)
 

@@ -67,6 +67,10 @@ def test_a_lost_machine_costs_a_recomputation(found):
     assert found["lost"] == {"totals": [True] * 6, "first": [0.0, 2.0, 4.0, 6.0, 8.0, 10.0]}
 
 
+def test_a_call_whose_machine_is_lost_while_it_runs_runs_on_another(found):
+    assert found["lost_while_it_runs"] is True
+
+
 def test_a_closed_client_is_an_error_that_says_what_to_do(found):
     part = found["closed"]
     for told in [*part["running"], part["submit"], part["new"]]:
