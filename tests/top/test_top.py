@@ -194,7 +194,7 @@ def test_without_rich_a_picture_names_the_command_to_type(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("is_there", [True, False], ids=["rich", "plain"])
-def test_on_a_terminal_it_is_drawn_again_until_q_is_pressed(lonely, is_there):
+def test_on_a_terminal_it_is_drawn_again_until_q_is_pressed(lonely, is_there, tmp_path):
     if is_there:
         pytest.importorskip("rich")
     code = (
@@ -213,7 +213,8 @@ def test_on_a_terminal_it_is_drawn_again_until_q_is_pressed(lonely, is_there):
     reader = threading.Thread(target=read_all, args=(ours, drawn))
     reader.start()
     try:
-        sequencer.wait_until(lambda: b"pool of" in b"".join(drawn))
+        sequencer.wait_until(lambda: b"pool of" in b"".join(drawn) or program.poll() is not None)
+        assert program.poll() is None, b"".join(drawn).decode()
         os.write(ours, b"q")
         assert program.wait() == 0
     finally:
