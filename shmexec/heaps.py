@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 
 from shmexec import _core
 from shmexec.errors import StaleName
+from shmexec.quantities import binary_size
 
 _WITHOUT_OWNER = "all who had a part in it are dead: shmexec gc removes it, if it does not go by itself"
 
@@ -87,7 +88,7 @@ def run_ls(as_json: bool) -> int:
         figures = heap.bytes_in_use, heap.bytes_resident, heap.bytes_limit
         command = " ".join(heap.command.split())[:60]
         said = f"[{heap.name}: {heap.problem}]" if heap.problem else ""
-        sizes = [_short(n) for n in figures]
+        sizes = [binary_size(n) for n in figures]
         print(
             row.format(heap.kind, heap.pid or "-", len(heap.processes), *sizes, heap.blocks, command or said).rstrip()
         )
@@ -104,11 +105,3 @@ def run_gc() -> int:
     if not removed:
         print("nothing to remove")
     return 0
-
-
-def _short(count: float) -> str:
-    units = ["B", "KiB", "MiB", "GiB", "TiB"]
-    while count >= 1024 and len(units) > 1:
-        count /= 1024
-        del units[0]
-    return f"{count:.0f} {units[0]}" if count >= 100 or units[0] == "B" else f"{count:.1f} {units[0]}"

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from shmexec.batch import readers, writers
-from shmexec.batch.display import Line, size_text, time_text
+from shmexec.batch.display import Line
 from shmexec.batch.errors import NotStarted, reason, shown
 from shmexec.batch.functions import absolute, find_function, parse_settings
 from shmexec.batch.jobs import Job, Jobs, Life, Report
@@ -20,6 +20,7 @@ from shmexec.batch.record import Record
 from shmexec.batch.sources import Source, find_sources
 from shmexec.batch.work import Errand, work
 from shmexec.errors import TaskTimeout, WorkerDied
+from shmexec.quantities import clock, decimal_size
 
 DONE, NOT_ALL_DONE, NOT_STARTED, INTERRUPTED = 0, 1, 2, 130  # exit statuses
 
@@ -235,7 +236,7 @@ def _show_plan(plan: Plan, *, as_json: bool) -> int:
     for file in files:
         if file["state"] == "to do":
             print(f"{shown(os.path.relpath(file['file']))} -> {shown(os.path.relpath(file['result']))}")
-    total = size_text(sum(max(0, source.size) for source in plan.to_do))
+    total = decimal_size(sum(max(0, source.size) for source in plan.to_do))
     print(f"{_files(len(plan.to_do))} to do, {total}; {len(plan.done_before)} done already")
     return DONE
 
@@ -273,7 +274,7 @@ def _show_summary(plan: Plan, jobs: Jobs, seconds: float, was_interrupted: bool,
     if done or failed or left:
         print(
             f"{_files(len(done))} done{before}, {len(failed)} failed, {left} left; "
-            f"{size_text(read)} read, {size_text(written)} written in {time_text(seconds)}"
+            f"{decimal_size(read)} read, {decimal_size(written)} written in {clock(seconds)}"
         )
     else:
         print(f"nothing to do{before}")

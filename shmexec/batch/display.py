@@ -6,6 +6,7 @@ import sys
 import time
 
 from shmexec.progress import wish
+from shmexec.quantities import clock, decimal_size
 
 _INTERVAL = 0.1
 _WIDTH = 20
@@ -17,27 +18,10 @@ def bar_text(done: int, total: int, bytes_done: int, bytes_total: int, seconds: 
     filled = int(share * _WIDTH)
     text = f"{done}/{total} [{'#' * filled}{'-' * (_WIDTH - filled)}]"
     if done and seconds > 0:
-        text += f" {done / seconds:.3g} files/s, {size_text(bytes_done / seconds)}/s"
+        text += f" {done / seconds:.3g} files/s, {decimal_size(bytes_done / seconds)}/s"
         if share > 0:
-            text += f", {time_text(seconds * (1 - share) / share)} left"
+            text += f", {clock(seconds * (1 - share) / share)} left"
     return text + (f", {failed} failed" if failed else "")
-
-
-def time_text(seconds: float) -> str:
-    """As a clock shows it; short ones in seconds."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
-
-
-def size_text(count: float) -> str:
-    units = ["bytes", "kB", "MB", "GB", "TB"]
-    while count >= 1000 and len(units) > 1:
-        count /= 1000
-        del units[0]
-    return f"{count:.0f} {units[0]}" if count >= 100 or units[0] == "bytes" else f"{count:.1f} {units[0]}"
 
 
 class Line:

@@ -9,6 +9,7 @@ import pytest
 import tifffile
 from PIL import Image
 
+from shmexec import quantities
 from shmexec.batch import display, functions
 
 STEPS = "steps.py:"
@@ -163,10 +164,10 @@ def test_memory_is_that_of_a_few_files_however_many_there_are(folder, run):
 
 def test_the_bar_tells_rate_and_remaining_time(folder, run, monkeypatch):
     assert display.bar_text(25, 100, 250, 1000, 5.0, 2) == (
-        "25/100 [#####---------------] 5 files/s, 50 bytes/s, 0:15 left, 2 failed"
+        "25/100 [#####---------------] 5 files/s, 50 bytes/s, 15.0 s left, 2 failed"
     )
     assert display.bar_text(0, 0, 0, 0, 0.0) == "0/0 [--------------------]"
-    assert display.time_text(3723) == "1:02:03"
+    assert quantities.clock(3723) == "1:02:03"
     folder.make(1, 2)
     monkeypatch.setenv("SHMEXEC_PROGRESS", "always")
     ran = run(STEPS + "times")
