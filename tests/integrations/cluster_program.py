@@ -162,7 +162,9 @@ def closed(client, ex):
 def main():
     logging.disable(logging.CRITICAL)
     found = {}
-    with LocalCluster(2, threads_per_worker=1, dashboard_address=":0", silence_logs=logging.CRITICAL) as cluster:
+    with LocalCluster(
+        n_workers=2, threads_per_worker=1, dashboard_address=":0", silence_logs=logging.CRITICAL
+    ) as cluster:
         with Client(cluster) as client:
             ex = ClusterExecutor(client)
             for part in same_script, by_name, own, maps, failures, plugin, lost, lost_while_it_runs, closed:
