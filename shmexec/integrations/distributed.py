@@ -20,6 +20,7 @@ Assumptions: the client is not asynchronous. Callbacks of futures run in one thr
 import asyncio
 import importlib.metadata
 import itertools
+import platform
 import threading
 import uuid
 import weakref
@@ -167,8 +168,8 @@ class ClusterExecutor(Executor):
     TypeError, ValueError
         For an argument that makes no sense.
     RuntimeError
-        If the client is closed, or a machine has no shmexec, or another version of it, of distributed or cloudpickle;
-        the message says what to do.
+        If the client is closed, or a machine (the scheduler's, too) has no shmexec, or another version of it, of
+        Python, distributed or cloudpickle; the message says what to do.
 
     Examples
     --------
@@ -360,16 +361,33 @@ def _scattered(client: Any, key: str, value: Shipped) -> Any:
 
 
 def _check_machines(client: Any) -> None:
-    """Each has what it needs. What is asked there is of the standard library: it may not have shmexec."""
+    """Each has what it needs, the scheduler's too. It is asked by the standard library, which is there."""
+    own = ".".join(platform.python_version_tuple()[:2])
+    for where, found in _asked(client, platform.python_version_tuple):
+        if not isinstance(found, BaseException) and (other := ".".join(found[:2])) != own:
+            raise RuntimeError(
+                f"{where} has Python {other}, and here it is {own}: functions that go by value need the same; make the"
+                f" environment there with Python {own}"
+            )
     for package in _MUST_BE_EQUAL:
         own = importlib.metadata.version(package)
-        for address, found in client.run(importlib.metadata.version, package, on_error="return").items():
+        for where, found in _asked(client, importlib.metadata.version, package):
             if isinstance(found, importlib.metadata.PackageNotFoundError):
-                raise RuntimeError(f"the machine {address} has no {package}: there, pip install '{package}=={own}'")
+                raise RuntimeError(f"{where} has no {package}: there, pip install '{package}=={own}'")
             if isinstance(found, BaseException):
-                raise RuntimeError(f"the machine {address} does not answer: {found!r}") from found
+                raise RuntimeError(f"{where} does not answer: {found!r}") from found
             if found != own:
                 raise RuntimeError(
-                    f"the machine {address} has {package} {found}, and here it is {own}: install the same on both,"
-                    f" there by pip install '{package}=={own}'"
+                    f"{where} has {package} {found}, and here it is {own}: install the same on both, there by"
+                    f" pip install '{package}=={own}'"
                 )
+
+
+def _asked(client: Any, function: Callable[..., Any], *args: Any) -> Iterator[tuple[str, Any]]:
+    """What all say, or the exception."""
+    try:
+        yield "the scheduler's machine", client.run_on_scheduler(function, *args)
+    except Exception as error:
+        yield "the scheduler's machine", error
+    for address, found in client.run(function, *args, on_error="return").items():
+        yield f"the machine {address}", found

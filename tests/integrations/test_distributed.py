@@ -82,11 +82,21 @@ def test_a_closed_client_is_an_error_that_says_what_to_do(found):
 class Machines:
     """A client of machines that have something else installed."""
 
-    def __init__(self, found):
-        self.found = found
+    def __init__(self, found, *, on_worker=True):
+        self.found, self.on_worker = found, on_worker
 
-    def run(self, function, package, on_error):
-        return {"tcp://there:1": self.found}
+    def run(self, function, *args, on_error):
+        return {"tcp://there:1": self.found(function, *args) if self.on_worker else function(*args)}
+
+    def run_on_scheduler(self, function, *args):
+        found = function(*args) if self.on_worker else self.found(function, *args)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+
+def of_package(found):
+    return lambda function, *args: found if args == ("shmexec",) else function(*args)
 
 
 def test_a_machine_without_the_package_or_with_another_version_is_named_with_the_command_to_type():
@@ -94,12 +104,17 @@ def test_a_machine_without_the_package_or_with_another_version_is_named_with_the
     from shmexec.integrations.distributed import _check_machines
 
     own = importlib.metadata.version("shmexec")
+    missing = of_package(importlib.metadata.PackageNotFoundError("shmexec"))
     with pytest.raises(RuntimeError, match=f"tcp://there:1 has no shmexec: there, pip install 'shmexec=={own}'"):
-        _check_machines(Machines(importlib.metadata.PackageNotFoundError("shmexec")))
+        _check_machines(Machines(missing))
+    with pytest.raises(RuntimeError, match=f"scheduler's machine has no shmexec: there, pip install 'shmexec=={own}'"):
+        _check_machines(Machines(missing, on_worker=False))
     with pytest.raises(RuntimeError, match=r"tcp://there:1 has shmexec 0\.0\.1, and here it is"):
-        _check_machines(Machines("0.0.1"))
+        _check_machines(Machines(of_package("0.0.1")))
     with pytest.raises(RuntimeError, match="tcp://there:1 does not answer"):
-        _check_machines(Machines(OSError("gone")))
+        _check_machines(Machines(of_package(OSError("gone"))))
+    with pytest.raises(RuntimeError, match=r"tcp://there:1 has Python 3\.1, and here"):
+        _check_machines(Machines(lambda function, *args: function(*args) if args else ("3", "1", "4")))
 
 
 def test_without_distributed_the_command_to_type_is_named(script):
