@@ -1,8 +1,10 @@
 """Under limits: a clear error or a working fallback for each, no SIGBUS, no hang."""
 
+import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import sequencer
@@ -216,3 +218,55 @@ if __name__ == "__main__":
 
 def test_no_process_to_be_had_is_an_error_and_no_hang(script):
     assert script(PROCESSES).stdout.startswith("refused")
+
+
+GROUPED = (
+    FILL
+    + """
+if __name__ == "__main__":
+    from shmexec import _core
+    limit = 256 << 20
+    assert _core.machine_memory() == limit, _core.machine_memory()
+    assert _core.usable_cores() == 1
+    assert shmexec.heap_info().bytes_limit <= 0.8 * limit
+    with shmexec.SharedExecutor(2) as executor:
+        count, said = use_up()
+        held, _ = fill()
+        assert executor.submit(sum, [1, 2]).result() == 3
+        del held
+        assert executor.submit(double, np.ones(200_000)).result().sum() == 400_000
+    print(said)
+"""
+)
+
+
+@pytest.fixture
+def control_group():
+    """Files whose writers are in a group with a quota of one core and 256 MiB of memory."""
+    root, name = Path("/sys/fs/cgroup"), f"shmexec-test-{os.getpid()}"
+    settings = {
+        root / "cpu" / name / "cpu.cfs_quota_us": "100000",
+        root / "memory" / name / "memory.limit_in_bytes": "256M",
+    }
+    if (root / "cgroup.controllers").exists():  # version 2
+        settings = {root / name / "cpu.max": "100000 100000", root / name / "memory.max": "256M"}
+    folders = {path.parent for path in settings}
+    try:
+        try:
+            for folder in folders:
+                folder.mkdir()
+            for path, value in settings.items():
+                path.write_text(value)
+        except OSError as error:
+            pytest.skip(f"no control group can be made here: {error}")
+        yield [folder / "cgroup.procs" for folder in folders]
+    finally:
+        for folder in folders:
+            if folder.exists():
+                folder.rmdir()
+
+
+def test_a_control_group_bounds_memory_and_cores(script, control_group):
+    paths = list(map(str, control_group))
+    join = f"import os, pathlib\nfor path in {paths}:\n    pathlib.Path(path).write_text(str(os.getpid()))\n"
+    assert "no shared memory for" in script(join + GROUPED).stdout
