@@ -86,3 +86,35 @@ def test_globals_of_a_script_keep_what_the_initializer_and_the_calls_set(method,
     path.write_text(SCRIPT)
     done = subprocess.run([sys.executable, path, method], capture_output=True, text=True, timeout=100)
     assert (done.returncode, done.stdout) == (0, "fine\n"), done.stderr
+
+
+IN_A_CHILD = """
+import multiprocessing, sys
+from shmexec import SharedExecutor
+
+class Thing:
+    pass
+
+scale = 5
+
+def work(thing, number):
+    return Thing(), number * scale
+
+def child(answers):
+    with SharedExecutor(1) as ex:
+        thing, number = ex.submit(work, Thing(), 4).result()
+        answers.put((type(thing) is Thing, number, ex.submit(callable, work).result()))
+
+if __name__ == "__main__":
+    context = multiprocessing.get_context("spawn")
+    answers = context.SimpleQueue()
+    process = context.Process(target=child, args=(answers,), daemon=True)
+    process.start()
+    print(*answers.get())
+    process.join()
+    print(process.exitcode)
+"""
+
+
+def test_in_a_spawned_child_functions_of_the_script_go_by_value(script):
+    assert script(IN_A_CHILD).stdout.split() == ["True", "20", "True", "0"]

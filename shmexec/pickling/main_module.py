@@ -49,6 +49,16 @@ class _Open(threading.local):
 _open = _Open()
 
 
+def send_by_value() -> None:
+    """Let cloudpickle know the user's script by its other name.
+
+    In a child of multiprocessing's that was not forked it is called ``__mp_main__``, and nobody else can import it.
+    """
+    main = sys.modules.get("__mp_main__")
+    if main is not None and main.__name__ == "__mp_main__":
+        cloudpickle.register_pickle_by_value(main)
+
+
 def track_classes() -> None:
     """Before a fork: give the classes of `__main__` the names by which cloudpickle recognises them.
 

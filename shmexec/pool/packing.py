@@ -11,7 +11,7 @@ from typing import Any
 
 from shmexec import _core
 from shmexec._core import Call, Packed
-from shmexec.pickling import failures
+from shmexec.pickling import failures, main_module
 from shmexec.pickling.fixed import is_unchanging
 from shmexec.pickling.functions import FunctionTable
 from shmexec.pickling.notes import FirstCopies, roots_of_call
@@ -31,6 +31,7 @@ class Packer:
     ) -> None:
         self._copies = copies
         self._pool = weakref.ref(pool)  # which has this object
+        main_module.send_by_value()
         self._functions = FunctionTable()
         self._learn = learn
 
