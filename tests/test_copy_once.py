@@ -44,6 +44,7 @@ def test_an_array_that_has_changed_is_copied_anew(calls):
         assert calls.submit(np.sum, text).result() == i
 
 
+@pytest.mark.filterwarnings("ignore:Setting the shape:DeprecationWarning")
 def test_an_array_of_another_shape_or_type_in_the_same_place_is_another(calls):
     array = np.zeros(60_000)
     other = array.view()

@@ -24,7 +24,8 @@ def test_blocks_of_arrays_go_between_tasks_by_name(executor):
     stats = executor.stats()
     assert stats.bytes_by_name_out > 4 * plain.nbytes  # of each step
     assert stats.bytes_by_name_in > 4 * plain.nbytes
-    assert stats.bytes_copied_in + stats.bytes_copied_out < 200_000  # sums of columns, and the like
+    assert stats.bytes_copied_in < 200_000  # sums of columns, and the like
+    assert stats.bytes_copied_out < stats.bytes_by_name_out / 8  # those, and what a worker keeps a view of
 
 
 def test_inputs_that_stand_in_many_tasks_are_copied_once_or_not_at_all(executor):
