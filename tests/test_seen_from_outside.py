@@ -256,3 +256,52 @@ def test_names_that_are_too_long_are_cut(script):
     assert comm == "x" * 15
     assert set(command) == {"y"}
     assert home == os.environ["HOME"]
+
+
+class Slow(logging.Handler):
+    """Writes to a pipe, whose reader takes its time."""
+
+    def __init__(self, descriptor, order):
+        super().__init__()
+        self.descriptor, self.order = descriptor, order
+
+    def emit(self, record):
+        os.write(self.descriptor, bytes(1 << 20))
+        self.order.append("written")
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_fork_waits_for_a_line_that_is_being_logged(monkeypatch):
+    """Else the child would have a file whose lock is held by a thread that it has not."""
+    monkeypatch.setattr(log, "_LONGEST", 60.0)
+    order = []
+
+    def fork():
+        if (pid := os.fork()) == 0:
+            os._exit(0)
+        order.append("forked")
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+    ours, theirs = os.pipe()
+    handler = Slow(theirs, order)
+    logging.getLogger("shmexec").addHandler(handler)
+    try:
+        writer = threading.Thread(target=log.tell, args=(log.at_once, log.WARNING, "slowly"))
+        writer.start()
+        left = (1 << 20) - len(os.read(ours, 1))  # it is at it
+        forker = threading.Thread(target=fork)
+        forker.start()
+        sequencer.wait_until(lambda: state_of_thread(forker) == "S")
+        while left:
+            left -= len(os.read(ours, left))
+        writer.join()
+        forker.join()
+    finally:
+        logging.getLogger("shmexec").removeHandler(handler)
+        os.close(ours)
+        os.close(theirs)
+    assert order == ["written", "forked"]
+
+
+def state_of_thread(thread):
+    return Path(f"/proc/self/task/{thread.native_id}/stat").read_text().rpartition(")")[2].split()[0]

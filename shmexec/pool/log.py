@@ -7,16 +7,26 @@ Some facts: handlers are the user's code, which may block or use the pool. A pro
 cannot want to see what is below WARNING. Without any handler `logging` prints on standard error what is not.
 What this means for us: nothing is told under a lock, and by the thread on duty only when it is off duty. Of what an
 exception tells already nothing is printed by a program that has not set up its log.
+
+A file has a lock of its own, which is held while it is written to. A process that is forked meanwhile, by another
+thread, never gets it: it hangs when it writes there, or when it flushes it at its end. So forks wait for a line that
+is being logged here; but not for ever, since a handler may be waiting for what the fork is to bring.
 """
 
+import os
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any
 
 INFO, WARNING, ERROR = 20, 30, 40  # as in logging, which need not be loaded
 
 
+_LONGEST = 2.0  # seconds that a fork waits
+
 _told: set[str] = set()
+_logging = threading.RLock()  # held by who logs, and by who forks: a handler may fork
+_forking = threading.local()
 
 Later = Callable[[Callable[[], None]], bool]  # takes what must not be called now, and says whether it did
 
@@ -39,7 +49,8 @@ def tell(later: Later, level: int, says: str, *args: object, is_known: bool = Fa
 
     def emit() -> None:
         try:
-            logger.log(level, says, *told)
+            with _logging:
+                logger.log(level, says, *told)
         except Exception:
             pass  # a filter's, or a handler's that wants it so: no call is to be lost for it
 
@@ -57,3 +68,20 @@ def tell_once(later: Later, level: int, says: str) -> None:
 def at_once(emit: Callable[[], None]) -> bool:
     """The `later` of threads that never are on duty."""
     return False
+
+
+def _before_fork() -> None:
+    _forking.has_waited = _logging.acquire(timeout=_LONGEST)
+
+
+def _after_fork() -> None:
+    if _forking.has_waited:
+        _logging.release()
+
+
+def _after_fork_in_child() -> None:
+    global _logging
+    _logging = threading.RLock()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child)
