@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 PAGE = Path(__file__).parents[2] / "docs" / "batch.md"
-VARIES = re.compile(r"[\d.]+ (s|kB|MB)|'.*'")  # times and sizes, paths
+VARIES = re.compile(r"[\d.]+ (ms|s|kB|MB)|'.*'")  # times and sizes, paths
 
 
 def test_the_example_of_the_page_says_what_the_page_says(tmp_path):
