@@ -36,26 +36,28 @@ class Listed:
 
 def live_heaps() -> Iterator[Listed]:
     """Each heap of this user once, and each segment that looks like one and cannot be read."""
-    seen: set[tuple[str, str]] = set()
+    names: dict[tuple[str, str], list[str]] = {}  # of one segment: each process that has it may have one
     for kind, name in sorted(_core.segment_names()):
-        which = (kind, name.rpartition(":")[2])
-        if which in seen:
+        names.setdefault((kind, name.rpartition(":")[2]), []).append(name)
+    for (kind, _), those in names.items():
+        found, problem, name = None, "", ""
+        for name in those:
+            try:
+                found = _core.look_at_segment(name)
+            except (StaleName, OSError, MemoryError) as error:
+                problem = "" if " is gone: " in str(error) else str(error).replace(name, "it")
+            if found or problem:
+                break
+        if found is None:
+            if problem:
+                yield Listed(kind, name, problem=problem)
             continue
-        try:
-            found = _core.look_at_segment(name)
-        except (StaleName, OSError, MemoryError) as error:
-            if " is gone: " in str(error):
-                continue
-            seen.add(which)
-            yield Listed(kind, name, problem=str(error).replace(name, "it"))
-            continue
-        seen.add(which)
         _, creator, pids, in_use, resident, limit, virtual, blocks = found
         alive = creator in pids
         owner = creator if alive or not pids else pids[0]
         yield Listed(
             kind,
-            name,
+            next((one for one in those if one.startswith(f"/proc/{owner}/")), name),
             owner,
             _core.process_command(owner) or "",
             pids,
