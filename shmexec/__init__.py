@@ -18,6 +18,7 @@ The names below are loaded when they are first used: a worker never loads the pa
 """
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -41,15 +42,17 @@ if TYPE_CHECKING:
         zeros_like,
     )
     from shmexec.errors import NotShareable, SharedMemoryFull, StaleName, TaskTimeout, WorkerDied
-    from shmexec.executor import PoolStats, SharedArrayProcessPoolExecutor, SharedExecutor
+    from shmexec.executor import SharedArrayProcessPoolExecutor, SharedExecutor
     from shmexec.pickling.explain import Explanation, explain
     from shmexec.pickling.notes import Crossing
     from shmexec.pickling.tickets import register_multiprocessing
     from shmexec.pickling.wishes import private, readonly
+    from shmexec.pool.stats import PoolStats
     from shmexec.reports import report_progress
 
 _MODULES = {
-    "shmexec.executor": ("PoolStats", "SharedArrayProcessPoolExecutor", "SharedExecutor"),
+    "shmexec.executor": ("SharedArrayProcessPoolExecutor", "SharedExecutor"),
+    "shmexec.pool.stats": ("PoolStats",),
     "shmexec.pickling.explain": ("Explanation", "explain"),
     "shmexec.pickling.notes": ("Crossing",),
     "shmexec.pickling.wishes": ("private", "readonly"),
@@ -127,9 +130,11 @@ def __dir__() -> list[str]:
 
 
 def _require_extension() -> None:
-    from importlib.util import find_spec
+    from importlib.machinery import EXTENSION_SUFFIXES
 
-    if find_spec("shmexec._core") is None:
+    if not any(
+        os.path.exists(os.path.join(folder, f"_core{end}")) for folder in __path__ for end in EXTENSION_SUFFIXES
+    ):
         raise ImportError(
             "shmexec's extension module is not built. In a checkout, type\n\n    pip install -e .\n\n"
             "(or install the package: pip install .)"

@@ -13,7 +13,6 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from concurrent.futures.process import ProcessPoolExecutor
-from dataclasses import dataclass
 from multiprocessing import util
 from multiprocessing.context import BaseContext
 from types import TracebackType
@@ -26,52 +25,15 @@ from shmexec.standard import without_inherited
 if TYPE_CHECKING:
     from shmexec._core import Call
     from shmexec.options import LimitedExecutor
-    from shmexec.pickling.notes import Crossing
     from shmexec.pool.futures import CallFuture
     from shmexec.pool.pool import Pool
+    from shmexec.pool.stats import PoolStats
     from shmexec.pool.worker_process import WorkerProcess
 
 T = TypeVar("T")
 P = ParamSpec("P")
 
 _LEAST_BYTES = 8 << 20  # a page for messages, one for an argument, one for a result, and the heap's own tables
-
-
-@dataclass(frozen=True)
-class PoolStats:
-    """Figures of an executor since its start.
-
-    Attributes
-    ----------
-    calls_waiting, calls_running, calls_done : int
-        Calls; a chunk of `map` counts as one. Running ones include those that a worker was told of ahead.
-    bytes_by_name_in, bytes_by_name_out : int
-        Bytes of arrays that went by kernel name, as arguments and as results.
-    bytes_copied_in, bytes_copied_out : int
-        Bytes of arrays and buffers that were copied, into shared memory or into a message.
-    workers_started, workers_died : int
-        Those that ended because they were told to are no dead ones.
-    heap_bytes_in_use : int
-        Of the whole heap, whoever uses it.
-    copies : tuple of Crossing
-        The first few arguments and results that were copied, at most 16 of the first 1000 calls: the function, which
-        argument or what of the result, how many bytes, and why. ``print(*ex.stats().copies, sep="\\n")``.
-    workers_alive : int
-        Worker processes that there are now.
-    """
-
-    calls_waiting: int
-    calls_running: int
-    calls_done: int
-    bytes_by_name_in: int
-    bytes_by_name_out: int
-    bytes_copied_in: int
-    bytes_copied_out: int
-    workers_started: int
-    workers_died: int
-    heap_bytes_in_use: int
-    copies: "tuple[Crossing, ...]" = ()
-    workers_alive: int = 0
 
 
 @without_inherited
@@ -408,8 +370,10 @@ class SharedArrayProcessPoolExecutor(ProcessPoolExecutor):
             self.shutdown(wait=True)
             raise
 
-    def stats(self) -> PoolStats:
+    def stats(self) -> "PoolStats":
         """The figures of this executor."""
+        from shmexec.pool.stats import PoolStats
+
         waiting, running = self._pool.counts()
         tally, desk = self._pool.tally, self._pool.desk
         return PoolStats(

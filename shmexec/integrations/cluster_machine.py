@@ -12,8 +12,9 @@ import distributed
 from distributed.diagnostics.plugin import WorkerPlugin
 
 from shmexec.checks import checked_count
-from shmexec.executor import PoolStats, SharedExecutor
+from shmexec.executor import SharedExecutor
 from shmexec.integrations.parcels import Shipped, run_packed
+from shmexec.pool.stats import PoolStats
 
 NAME = "shmexec"
 

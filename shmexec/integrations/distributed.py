@@ -40,11 +40,11 @@ except ImportError as error:
     raise ImportError("shmexec.integrations.distributed needs Dask: pip install 'shmexec[distributed]'") from error
 
 from shmexec.checks import checked_count, checked_integer, checked_nanoseconds
-from shmexec.executor import PoolStats
 from shmexec.integrations.cluster_machine import SharedExecutorPlugin, run_in_pool, stats_of_pool
 from shmexec.integrations.cluster_map import map_futures
 from shmexec.integrations.parcels import BIG, Shipped, pack
 from shmexec.pickling.failures import name_of
+from shmexec.pool.stats import PoolStats
 from shmexec.progress import Progress, checked_progress
 
 T = TypeVar("T")

@@ -24,11 +24,11 @@ from typing import Any
 
 from shmexec.pool import log
 from shmexec.pool.worker_process import open_pidfd
-from shmexec.transport.launch import receive_with_descriptors
 
 # BLAS has no thread of its own in the server; each worker asks for as many as it may have (shmexec/worker/threads.py)
 COMMAND = """\
-import os, sys
+import gc, os, sys
+gc.disable()  # the modules stay: looking through them takes a tenth of their import
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
 sys.path[:] = {path!r}
 from shmexec.worker.zygote import main
@@ -76,6 +76,8 @@ class ForkServer:
         OSError
             If the server dies twice, which it does when it cannot be started at all.
         """
+        from shmexec.transport.launch import receive_with_descriptors  # while the server comes up
+
         for _ in range(2):
             with ExitStack() as undo:
                 ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)

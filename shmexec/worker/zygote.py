@@ -168,7 +168,8 @@ def main(control: int, owner: int, preload: Sequence[str]) -> NoReturn:
         for name in preload:
             load(name)
         ignore_thread_warning()  # of threads that C libraries keep
-        freeze()
+        gc.freeze()
+        gc.enable()  # for the workers
         _core.name_thread("shmexec-server")
         _core.name_command(f"shmexec: fork server of process {os.getppid()}")
         with socket.socket(fileno=control) as link:
