@@ -158,7 +158,9 @@ def test_arrays_of_a_map_are_owned_and_those_of_its_function_are_not(executor):
     owned = executor.map(
         lambda a, t=table: (a.flags.owndata, t.flags.owndata), [np.ones(LARGE) for _ in range(4)], chunksize=2
     )
-    assert list(owned) == [(True, False)] * 4
+    # each call sees the one copy page by page; System V memory cannot be mapped so, and is copied for each call
+    has_own_table = shmexec.heap_info().kind == "sysv"
+    assert list(owned) == [(True, has_own_table)] * 4
 
 
 def test_a_cached_array_is_not_owned_by_two(executor):
