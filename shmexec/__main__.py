@@ -2,16 +2,19 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 
-def _at_least_one(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, not {text}")
-    return number
+def _at_least(least: int) -> Callable[[str], int]:
+    def integer(text: str) -> int:
+        number = int(text)
+        if number < least:
+            raise argparse.ArgumentTypeError(f"must be at least {least}, not {text}")
+        return number
+
+    return integer
 
 
 def _megapixels(text: str) -> float:
@@ -41,9 +44,9 @@ def _parser() -> argparse.ArgumentParser:
         help="your own .npy, .npz, .png, .jpg or .tif pictures (default: photographs inside scikit-image)")
     add("--output", type=Path, metavar="FILE.png", default=Path("shmexec-demo.png"),
         help="the contact sheet (default: %(default)s)")
-    add("--workers", type=_at_least_one, metavar="N",
+    add("--workers", type=_at_least(1), metavar="N",
         help="worker processes (default: one for each core)")
-    add("--pictures", type=_at_least_one, metavar="N", default=6,
+    add("--pictures", type=_at_least(1), metavar="N", default=6,
         help="how many pictures at most (default: %(default)s)")
     add("--megapixels", type=_megapixels, metavar="M", default=16.0,
         help="enlarge smaller pictures to at least so many million pixels (default: %(default)g)")
@@ -95,21 +98,14 @@ def _add_map(commands: Any) -> None:
         help="of the results (default: what suits them: .npy, .npz for several arrays, .json for numbers)")
     add("--set", action="append", default=[], metavar="NAME=VALUE",
         help="an argument of the function, as sigma=2; may be given again")
-    add("--workers", type=_at_least_one, metavar="N", help="worker processes (default: one for each core)")
+    add("--workers", type=_at_least(1), metavar="N", help="worker processes (default: one for each core)")
     add("--timeout", type=_seconds, metavar="SECONDS", help="after which a file has failed")
-    add("--retries", type=_at_least_none, default=0, metavar="N", help="how often a file that failed is tried again")
+    add("--retries", type=_at_least(0), default=0, metavar="N", help="how often a file that failed is tried again")
     add("--resume", action="store_true", help="go on where an earlier run has stopped")
     add("--overwrite", action="store_true", help="do all anew, and replace what is there")
     add("--dry-run", action="store_true", help="only say what would be done")
     add("--json", action="store_true", help="print the summary as JSON")
     # fmt: on
-
-
-def _at_least_none(text: str) -> int:
-    number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError(f"must be at least 0, not {text}")
-    return number
 
 
 def _seconds(text: str) -> float:
@@ -133,9 +129,9 @@ def _add_bench(commands: Any) -> None:
         help="few sizes, few rounds: within a minute for the peers of the standard library")
     add("--peers", nargs="+", metavar="NAME", help="default: all that are installed")
     add("--workloads", nargs="+", metavar="NAME", help="default: all")
-    add("--sizes", nargs="+", type=_at_least_one, metavar="BYTES", help="of arrays (default: 1 KiB to 1 GiB)")
-    add("--rounds", type=_at_least_one, metavar="N", help="runs of each (default: 5; with --quick 2)")
-    add("--workers", type=_at_least_one, metavar="N", help="default: one for each core")
+    add("--sizes", nargs="+", type=_at_least(1), metavar="BYTES", help="of arrays (default: 1 KiB to 1 GiB)")
+    add("--rounds", type=_at_least(1), metavar="N", help="runs of each (default: 5; with --quick 2)")
+    add("--workers", type=_at_least(1), metavar="N", help="default: one for each core")
     add("--output", type=Path, metavar="FOLDER", help="where JSON and plots go (default: nowhere)")
     # fmt: on
 

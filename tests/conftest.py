@@ -4,6 +4,7 @@ import fcntl
 import gc
 import multiprocessing
 import os
+import subprocess
 import sys
 import threading
 import uuid
@@ -229,6 +230,24 @@ def beside_tests(tmp_path):
     """A folder with these tests and nothing else: `python -m tests.x` there uses the installed package."""
     (tmp_path / "tests").symlink_to(_HERE)
     return tmp_path
+
+
+@pytest.fixture
+def run_tests_of_others(beside_tests):
+    """Runs `python -m tests.MODULE --short` with the package that is imported here; it has to succeed."""
+
+    def run(module):
+        paths = [*filter(None, sys.path), str(_HERE.parent)]
+        done = subprocess.run(
+            [sys.executable, "-m", f"tests.{module}", "--short"],
+            cwd=beside_tests,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    return run
 
 
 @pytest.fixture

@@ -13,6 +13,8 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
+from tests import exclusions
+
 HERE = Path(__file__).parent
 PACKAGE = "test.test_concurrent_futures"
 MODULES = ("test_process_pool", "test_shutdown", "test_init", "test_deadlock", "test_as_completed", "test_wait")
@@ -20,13 +22,8 @@ METHODS = ("Forkserver", "Spawn", "Fork")  # as the names of the test classes ha
 
 
 def excluded() -> dict[str, str]:
-    """Names of tests that make no sense here, and why: the table in `exclusions`."""
-    table = {}
-    for line in (HERE / "exclusions").read_text().splitlines():
-        if line.strip() and not line.startswith("#"):
-            name, _, reason = line.partition(" ")
-            table[name] = reason.strip()
-    return table
+    """Names of tests that make no sense here, and why."""
+    return exclusions.read(HERE / "exclusions")
 
 
 def tests_in(suite: unittest.TestSuite | unittest.TestCase) -> Iterator[unittest.TestCase]:

@@ -10,6 +10,8 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+from tests import exclusions
+
 HERE = Path(__file__).parent
 MODULES = ("joblib.test.test_parallel", "joblib.test.test_config")
 SHORT = (
@@ -38,13 +40,8 @@ class Chosen:
 
 
 def excluded():
-    """Names of tests that make no sense here, and why: the table in `exclusions`."""
-    table = {}
-    for line in (HERE / "exclusions").read_text().splitlines():
-        if line.strip() and not line.startswith("#"):
-            name, _, reason = line.partition(" ")
-            table[name] = reason.strip()
-    return table
+    """Names of tests that make no sense here, and why."""
+    return exclusions.read(HERE / "exclusions")
 
 
 def _key(item, table):
