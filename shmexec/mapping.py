@@ -72,7 +72,7 @@ def map_calls(
             return iter(())
         job = pool.start_map(fn, scope, first, ahead)
         if options.progress is not False:
-            total = len(first) if ahead is None else _length(iterables)
+            total = len(first) if ahead is None else length(iterables)
             make = partial(make_bar, options.progress, total)
             watch = Watch(make, lambda: job.finished, lambda: pool.reports(lambda call: call.job is job))
         found = job.results(wait, ordered=options.ordered, more=None if ahead is None else items, watch=watch)
@@ -80,7 +80,7 @@ def map_calls(
         chunks = _Chunks(pool, fn, scope, items, options.chunksize or 1, options.limits)
         futures = deque(chunks.submit(ahead))
         if options.progress is not False:
-            total = chunks.taken if ahead is None else _length(iterables)
+            total = chunks.taken if ahead is None else length(iterables)
             watch = chunks.watch(futures, partial(make_bar, options.progress, total))
         results = chunks.in_order if options.ordered else chunks.as_they_come
         found = results(futures, wait, more=ahead is not None, watch=watch)
@@ -98,7 +98,7 @@ def _keeping(found: Iterator[Any], owner: object, watch: Watch | None) -> Iterat
             watch.close()
 
 
-def _length(iterables: Iterable[Iterable[Any]]) -> int | None:
+def length(iterables: Iterable[Iterable[Any]]) -> int | None:
     """How many items there will be, if that can be known."""
     try:
         return min(map(len, iterables), default=0)  # type: ignore[arg-type]

@@ -24,7 +24,7 @@ import platform
 import threading
 import uuid
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
 from functools import partial
@@ -43,6 +43,7 @@ from shmexec.checks import checked_count, checked_integer, checked_nanoseconds
 from shmexec.integrations.cluster_machine import SharedExecutorPlugin, run_in_pool, stats_of_pool
 from shmexec.integrations.cluster_map import map_futures
 from shmexec.integrations.parcels import BIG, Shipped, pack
+from shmexec.mapping import length
 from shmexec.pickling.failures import name_of
 from shmexec.pool.stats import PoolStats
 from shmexec.progress import Progress, checked_progress
@@ -152,7 +153,53 @@ class ClusterFuture(Future[T]):
         return True
 
 
-class ClusterExecutor(Executor):
+class _Calls(Executor):
+    """What all executors of a cluster have: calls, with these limits, of the one executor."""
+
+    _limits: dict[str, Any] = {}  # noqa: RUF012 - nobody writes into it
+
+    @property
+    def _executor(self) -> "ClusterExecutor":
+        raise NotImplementedError
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> "ClusterFuture[T]":
+        """Schedule ``fn(*args, **kwargs)`` on some machine.
+
+        Big arrays, at any depth, are sent to each machine once, by content; what a call writes into them is seen by
+        no other. Futures of this executor stand for their results.
+
+        Raises
+        ------
+        TypeError
+            If `fn` is not callable.
+        RuntimeError
+            After `shutdown`, or if the client is closed.
+        """
+        return self._executor._submit(fn, (args, kwargs), self._limits, is_chunk=False)
+
+    def map(
+        self,
+        fn: Callable[..., T],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int | None = None,
+        buffersize: int | None = None,
+        ordered: bool = True,
+        progress: Progress = False,
+    ) -> Iterator[T]:
+        """As `SharedExecutor.map`; the default `chunksize` is 1, and what calls report of themselves is not shown."""
+        if not callable(fn):
+            raise TypeError(f"fn must be a callable, not {type(fn).__name__}")
+        size = checked_count("chunksize", chunksize) or 1
+        ahead = checked_count("buffersize", buffersize)
+        items = zip(*iterables, strict=False)
+        chunks = iter(lambda: list(itertools.islice(items, size)), [])
+        submit, limits = self._executor._submit, self._limits
+        futures = (submit(fn, chunk, limits, is_chunk=True) for chunk in chunks)
+        return map_futures(futures, timeout, ahead, bool(ordered), checked_progress(progress), size, length(iterables))
+
+
+class ClusterExecutor(_Calls):
     """The machines of a Dask cluster as one `concurrent.futures.Executor`: calls run in the pool that each has.
 
     Parameters
@@ -194,6 +241,10 @@ class ClusterExecutor(Executor):
         self._is_closed = False
 
     @property
+    def _executor(self) -> "ClusterExecutor":
+        return self
+
+    @property
     def _max_workers(self) -> int:  # other libraries read it
         threads: dict[str, int] = self._client.nthreads()
         return max(1, sum(threads.values()))
@@ -204,21 +255,6 @@ class ClusterExecutor(Executor):
                 f"the Dask client is {self._client.status}: make a new Client, and a ClusterExecutor of it"
             )
         return self._client
-
-    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> "ClusterFuture[T]":
-        """Schedule ``fn(*args, **kwargs)`` on some machine.
-
-        Big arrays, at any depth, are sent to each machine once, by content; what a call writes into them is seen by
-        no other. Futures of this executor stand for their results.
-
-        Raises
-        ------
-        TypeError
-            If `fn` is not callable.
-        RuntimeError
-            After `shutdown`, or if the client is closed.
-        """
-        return self._submit(fn, (args, kwargs), {}, is_chunk=False)
 
     def _submit(
         self, fn: Callable[..., Any], arguments: Any, options: dict[str, Any], *, is_chunk: bool
@@ -257,41 +293,6 @@ class ClusterExecutor(Executor):
                 found = self._inputs[token] = _Input(self._client, array, token)
             return found
 
-    def map(
-        self,
-        fn: Callable[..., T],
-        *iterables: Iterable[Any],
-        timeout: float | None = None,
-        chunksize: int | None = None,
-        buffersize: int | None = None,
-        ordered: bool = True,
-        progress: Progress = False,
-    ) -> Iterator[T]:
-        """As `SharedExecutor.map`; the default `chunksize` is 1, and what calls report of themselves is not shown."""
-        return self._map(fn, iterables, {}, timeout, chunksize, buffersize, bool(ordered), progress)
-
-    def _map(
-        self,
-        fn: Callable[..., Any],
-        iterables: tuple[Iterable[Any], ...],
-        options: dict[str, Any],
-        timeout: float | None,
-        chunksize: int | None,
-        buffersize: int | None,
-        ordered: bool,
-        progress: Progress,
-    ) -> Iterator[Any]:
-        if not callable(fn):
-            raise TypeError(f"fn must be a callable, not {type(fn).__name__}")
-        size = checked_count("chunksize", chunksize) or 1
-        ahead = checked_count("buffersize", buffersize)
-        items = zip(*iterables, strict=False)
-        chunks = iter(lambda: list(itertools.islice(items, size)), [])
-        futures = (self._submit(fn, chunk, options, is_chunk=True) for chunk in chunks)
-        sizes = [len(them) if isinstance(them, Sized) else None for them in iterables]
-        total = None if None in sizes else min((count for count in sizes if count is not None), default=0)
-        return map_futures(futures, timeout, ahead, ordered, checked_progress(progress), size, total)
-
     def options(
         self, *, timeout: float | None = None, retries: int = 0, copy_once: bool = False
     ) -> "LimitedClusterExecutor":
@@ -321,28 +322,15 @@ class ClusterExecutor(Executor):
         return found
 
 
-class LimitedClusterExecutor(Executor):
+class LimitedClusterExecutor(_Calls):
     """The calls that are made through it have limits; in all else it is the executor that made it."""
 
     def __init__(self, owner: ClusterExecutor, limits: dict[str, Any]) -> None:
         self._owner, self._limits = owner, limits
 
-    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> ClusterFuture[T]:
-        """As `ClusterExecutor.submit`."""
-        return self._owner._submit(fn, (args, kwargs), self._limits, is_chunk=False)
-
-    def map(
-        self,
-        fn: Callable[..., T],
-        *iterables: Iterable[Any],
-        timeout: float | None = None,
-        chunksize: int | None = None,
-        buffersize: int | None = None,
-        ordered: bool = True,
-        progress: Progress = False,
-    ) -> Iterator[T]:
-        """As `ClusterExecutor.map`."""
-        return self._owner._map(fn, iterables, self._limits, timeout, chunksize, buffersize, bool(ordered), progress)
+    @property
+    def _executor(self) -> ClusterExecutor:
+        return self._owner
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """As `ClusterExecutor.shutdown`."""
