@@ -4,20 +4,21 @@ import json
 import logging
 import multiprocessing
 import os
+import re
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
 import dask
 import numpy as np
 from distributed import Client, LocalCluster
-from pictures import analyse
 from sequencer import wait_until
 
-from shmexec import SharedExecutor
 from shmexec.integrations.distributed import ClusterExecutor
 
 BIG = np.arange(300_000.0)
+PAGE = Path(__file__).parent.parent.parent / "docs" / "cluster.md"
 
 
 def error_of(function, *args):
@@ -50,10 +51,13 @@ def inputs(client):
 
 
 def same_script(client, ex):
-    with SharedExecutor(2) as alone:
-        here = analyse(alone)
-    there = analyse(ex)
-    return [bool(np.array_equal(a, b)) for a, b in zip(here, there, strict=True)]
+    """The one of the page, as it stands, on this machine and on the cluster; what it prints."""
+    code = re.search(r"^```python\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE)
+    path = Path("stack.py")
+    path.write_text(code[1])
+    commands = [sys.executable, path], [sys.executable, path, client.scheduler.address]
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for command in commands]
+    return [one.communicate()[0] for one in running]
 
 
 def by_name(client, ex):
