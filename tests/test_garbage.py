@@ -14,6 +14,7 @@ import sequencer
 import tasks
 
 import shmexec
+from shmexec.pool import fork_server, log
 
 
 class Cycle:
@@ -56,6 +57,27 @@ def test_an_executor_in_a_cycle_ends_whatever_its_last_thread_is_doing(collected
     collect_under(lock)
     sequencer.wait_until(lambda: pool() is None or pool().is_closed)
     until_pools_end()
+
+
+@pytest.mark.parametrize("whose", ["the fork server's", "another pool's", "the log's"])
+def test_a_finalizer_that_shuts_down_does_not_wait_while_its_thread_has_a_lock(executor, gate, collected, whose):
+    locks = {
+        "the fork server's": fork_server._lock,
+        "another pool's": executor._pool.desk.lock,
+        "the log's": log._logging,
+    }
+    other = shmexec.SharedExecutor(1)
+    say, wait = gate("say"), gate("wait")
+    future = other.submit(tasks.pass_gates, say, wait, 5)
+    say.wait_open()
+    pool = weakref.ref(other._pool)
+    Cycle(other.shutdown)
+    del other
+    collect_under(locks[whose])
+    wait.open()
+    assert future.result() == 5
+    del future
+    sequencer.wait_until(lambda: pool() is None or pool().is_closed)
 
 
 def test_an_executor_in_a_cycle_finishes_its_calls(collected, gate):

@@ -193,6 +193,58 @@ def test_a_handler_may_use_the_pool_and_fail(executor):
     assert handler.seen == [8]
 
 
+class Calls(logging.Handler):
+    """Calls a function when it is told something that has these words in it, the first time."""
+
+    def __init__(self, words, function):
+        super().__init__()
+        self.words, self.function, self.returned = words, function, []
+
+    def emit(self, record):
+        if self.words in record.getMessage() and not self.returned:
+            self.returned.append(None)
+            self.returned[0] = self.function()
+
+
+@pytest.fixture
+def when_told():
+    """Let a handler call a function."""
+    logger, handlers, level = logging.getLogger("shmexec"), [], logging.getLogger("shmexec").level
+
+    def add(words, function):
+        handlers.append(Calls(words, function))
+        logger.addHandler(handlers[-1])
+        logger.setLevel(logging.INFO)
+        return handlers[-1].returned
+
+    yield add
+    logger.setLevel(level)
+    for handler in handlers:
+        logger.removeHandler(handler)
+
+
+def test_a_handler_may_wait_for_the_worker_that_a_new_fork_server_starts(make_executor, when_told):
+    executor = make_executor(1)
+    pid = executor.submit(tasks.pid).result()
+    server = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    returned = when_told("the fork server has died", lambda: executor.submit(tasks.double, 4).result())
+    os.kill(server, signal.SIGKILL)
+    sequencer.wait_until(lambda: sequencer.is_gone(server))
+    assert isinstance(executor.submit(crash).exception(), WorkerDied)
+    assert executor.submit(tasks.double, 1).result() == 2
+    sequencer.wait_until(lambda: returned == [8])
+
+
+def test_a_handler_may_shut_the_pool_down(make_executor, when_told):
+    executor = make_executor(1)
+    returned = when_told("started by", executor.shutdown)
+    assert executor.submit(tasks.double, 1).result() == 2
+    assert returned == [None]
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        executor.submit(tasks.double, 1)
+    executor.shutdown()
+
+
 def test_a_pool_that_is_of_no_use_any_more_is_told(make_executor, caplog):
     executor = make_executor(1, on_worker_death="break")
     assert " in crash" in executor.submit(crash).exception().traceback

@@ -7,6 +7,9 @@ launcher lets it go; a process that the user forks has nothing to do with its pa
 Assumptions: whoever stops the last launcher has joined its workers: their exit statuses are lost with the
 server.
 
+One lock guards all that is here; nobody waits for an answer while holding it. A collection of garbage may run a
+finalizer in a thread that has it, and the finalizer may want to wait for a pool that needs it: `is_held_here` tells.
+
 What `shmexec.worker.zygote` says about the conversation is binding; this side only knows its name.
 """
 
@@ -57,15 +60,16 @@ class ForkServer:
     """A fork server: not started, started, or dead and not noticed yet."""
 
     def __init__(self, preload: Sequence[str]) -> None:
-        self.users = 0  # guarded by the registry's lock
+        self.users = 0
         self._preload = tuple(preload)
-        self._lock = threading.Lock()  # for what follows; nobody waits for an answer while holding it
         self._control: socket.socket | None = None
         self._pidfd = -1
 
     def start(self) -> None:
         """Begin to start it, unless it has been started."""
-        with self._lock:
+        if is_held_here():  # a finalizer's, in the middle of a start: who forks will start it
+            return
+        with _lock:
             self._started()
 
     def fork(self) -> tuple[socket.socket, int, int]:
@@ -82,7 +86,7 @@ class ForkServer:
             with ExitStack() as undo:
                 ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
                 undo.enter_context(ours)
-                with self._lock:
+                with _lock:
                     control = self._started()
                     with theirs:
                         try:
@@ -100,7 +104,7 @@ class ForkServer:
 
     def stop(self) -> None:
         """End it, and wait until it has ended."""
-        with self._lock:
+        with _lock:
             if self._control is not None:
                 try:
                     self._control.send(b"q")  # not just close: a forked child may hold a copy of the socket
@@ -110,7 +114,6 @@ class ForkServer:
 
     def forget(self) -> None:
         """In a forked child: the server is the parent's."""
-        self._lock = threading.Lock()  # another thread may have held it
         self.users = 0
         if self._control is not None:
             self._control.close()
@@ -139,7 +142,7 @@ class ForkServer:
 
     def _bury(self, control: socket.socket) -> None:
         """Reap a server that has gone, unless another thread has done that and started a new one."""
-        with self._lock:
+        with _lock:
             if self._control is not control:
                 return
             self._reap(0.0)
@@ -171,12 +174,18 @@ def search_path() -> list[str]:
 # ---- who shares it ----
 
 _servers: dict[tuple[str, ...], ForkServer] = {}
-_servers_lock = threading.Lock()
+_lock = threading.RLock()
+
+
+def is_held_here() -> bool:
+    """Whether this thread is in the middle of something here: it must not wait for a pool."""
+    is_owned: bool = _lock._is_owned()  # type: ignore[attr-defined]  # what threading.Condition asks of a lock
+    return is_owned
 
 
 def hold(preload: Sequence[str]) -> ForkServer:
     """The fork server with these modules, which stays until `let_go`."""
-    with _servers_lock:
+    with _lock:
         server = _servers.setdefault(tuple(preload), ForkServer(preload))
         server.users += 1
         return server
@@ -184,7 +193,7 @@ def hold(preload: Sequence[str]) -> ForkServer:
 
 def let_go(server: ForkServer) -> None:
     """End one use; the last one stops the server."""
-    with _servers_lock:
+    with _lock:
         server.users -= 1
         if server.users == 0:
             server.stop()
@@ -202,8 +211,8 @@ def kept(preload: Sequence[str] = WORKERS) -> Iterator[None]:
 
 
 def _forget_all() -> None:
-    global _servers_lock
-    _servers_lock = threading.Lock()
+    global _lock
+    _lock = threading.RLock()  # another thread may have it
     for server in _servers.values():
         server.forget()
 

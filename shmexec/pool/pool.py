@@ -4,7 +4,7 @@ Purpose: calls in, futures out; workers are started when they are needed and rep
 Guarantees: a worker's death fails the call that it was running and no other; no call is lost and none runs twice; a
     thread that calls `submit` never waits for a worker; user code (pickling, callbacks) never runs under the pool's
     lock, but for finalizers, which the collection of garbage runs wherever it likes: what they ask of the pool while
-    their thread has the lock is put off.
+    their thread has the lock, or the fork server's, is put off, and they do not wait for one pool under another's.
 Assumptions: the ledger, the seats and the rings' producer side are touched under the desk's lock only; the answer rings
     by who has the baton (native/_desk.pxi), the dead by the collector. No lock is needed for a call's own fields: one
     thread at a time has it in hand, as the ledger says.
@@ -16,6 +16,7 @@ import itertools
 import os
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError
@@ -26,7 +27,7 @@ from shmexec import _core
 from shmexec._core import Call, CallState, Ledger, Pack, Packed, Seat, Send, Start, Unread, Verdict, Withdraw
 from shmexec.errors import SharedMemoryFull
 from shmexec.pickling import failures
-from shmexec.pool import log
+from shmexec.pool import fork_server, log
 from shmexec.pool.answers import Answers, set_outcome
 from shmexec.pool.calls import NO_LIMITS, CallLimits, MapScope, Tally
 from shmexec.pool.collector import END, Collector
@@ -51,6 +52,7 @@ _GRACE = 10.0  # seconds that the workers of a broken pool have for their clean-
 _LIMIT_GRACE = 5.0  # and a worker whose call has run out of time, or was cancelled
 
 _pool_numbers = itertools.count()
+_pools: "weakref.WeakSet[Pool]" = weakref.WeakSet()
 
 
 class _Failed:
@@ -106,6 +108,7 @@ class Pool:
             f"shmexec-collector-{number}",
         )
         self._collecting = False
+        _pools.add(self)
         self._crew.prepare()
 
     # ---- for the executor ------------------------------------------------------------------------
@@ -196,7 +199,7 @@ class Pool:
         )
 
     def _submit(self, call: Call) -> CallFuture:
-        if self.desk.lock.is_mine():
+        if self._is_in_a_step:
             self._later(lambda: self._submit_late(call))
             late: CallFuture = call.future
             return late
@@ -225,9 +228,11 @@ class Pool:
 
     def shutdown(self, *, wait: bool, cancel_futures: bool) -> None:
         """Take no more calls; the workers end when the last is done. May be repeated."""
-        if self.desk.lock.is_mine():
+        if self._is_in_a_step:
             self._later(lambda: self.shutdown(wait=False, cancel_futures=cancel_futures))
             return
+        # what ends may log, or need what this thread has: of another pool, if it is a finalizer that asks
+        wait = wait and not log.is_telling() and not any(pool.desk.lock.is_mine() for pool in list(_pools))
         cancelled: list[Call] = []
         with self.desk.lock:
             first, self._closing = not self._closing, True
@@ -264,7 +269,7 @@ class Pool:
 
     def end_workers(self, *, kill: bool) -> None:
         """Take no more calls, end the workers now: what waits is cancelled, what runs fails. Does not wait."""
-        if self.desk.lock.is_mine():
+        if self._is_in_a_step:
             self._later(lambda: self.end_workers(kill=kill))
             return
         self.shutdown(wait=False, cancel_futures=True)
@@ -280,7 +285,7 @@ class Pool:
 
     def cancel(self, future: CallFuture) -> bool:
         """Cancel a call, and kill it if it runs; False if it is over."""
-        if self.desk.lock.is_mine():
+        if self._is_in_a_step:
             self._later(lambda: self.cancel(future))
             return not future.done()
         self.desk.help()  # an answer that is there counts
@@ -321,7 +326,7 @@ class Pool:
 
     def cancelled(self, future: CallFuture) -> None:
         """Somebody has cancelled this future: what waits for it has to learn that."""
-        if self.desk.lock.is_mine():
+        if self._is_in_a_step:
             self._later(lambda: self.cancelled(future))
             return
         self._release_dependents(future)
@@ -338,6 +343,11 @@ class Pool:
             call.future.forsake(alike(self._broken))
             if call.job is not None:
                 call.job.forsake(alike(self._broken))
+
+    @property
+    def _is_in_a_step(self) -> bool:
+        """Whether this thread has a lock that a step of this pool takes: it is a finalizer that asks."""
+        return self.desk.lock.is_mine() or fork_server.is_held_here()
 
     @property
     def _is_idle(self) -> bool:
@@ -465,6 +475,10 @@ class Pool:
             self.finish(call, error=error)
 
     def _start(self) -> None:
+        with log.put_off(self.call_later):
+            self._start_one()
+
+    def _start_one(self) -> None:
         try:
             worker = self._crew.start(as_replacement=self._collecting)
         except BaseException as error:
