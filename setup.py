@@ -6,6 +6,26 @@ from pathlib import Path
 import numpy
 from Cython.Build import cythonize
 from setuptools import Extension, setup
+from setuptools.command.sdist import sdist
+
+FOLDERS = (".ci", "benchmarks", "docs", "native", "shmexec", "tests")
+MADE = {".pyc", ".so", ".o"}
+
+
+class SourceDistribution(sdist):
+    """All that a checkout has, so that the suites, the documentation and `.ci/run` can be run from it, too.
+
+    Here and not in MANIFEST.in: it is one rule, what is in these folders and was not made by a build.
+    """
+
+    def make_distribution(self) -> None:
+        made = {"native/_core.c"}
+        files = [str(path) for folder in FOLDERS for path in Path(folder).rglob("*") if path.is_file()]
+        wanted = [name for name in files if Path(name).suffix not in MADE and name not in made]
+        self.filelist.extend([*wanted, "CHANGELOG.md", "CONTRIBUTING.md", ".gitignore"])
+        self.filelist.files = sorted(set(self.filelist.files) - made)
+        super().make_distribution()
+
 
 flags = ["-std=gnu11", "-O2", "-fvisibility=hidden", "-fno-strict-aliasing"]
 if os.environ.get("SHMEXEC_WERROR"):  # CI. NumPy's headers and what Cython makes are not ours: the rest is off
@@ -28,4 +48,7 @@ core = Extension(
 )
 
 # always made anew: what one NumPy's declarations gave does not compile against an older one's headers
-setup(ext_modules=cythonize([core], language_level=3, include_path=["native"], force=True))
+setup(
+    cmdclass={"sdist": SourceDistribution},
+    ext_modules=cythonize([core], language_level=3, include_path=["native"], force=True),
+)
