@@ -126,7 +126,9 @@ def _add_bench(commands: Any) -> None:
     add = bench.add_argument
     # fmt: off
     add("--quick", action="store_true",
-        help="few sizes, few rounds: within a minute for the peers of the standard library")
+        help="within a minute: few sizes, and what the time allows; what is left out is a line")
+    add("--seconds", type=_seconds, metavar="S",
+        help="measure for so long, shared evenly over the peers (default: until all is done; with --quick 45)")
     add("--peers", nargs="+", metavar="NAME", help="default: all that are installed")
     add("--workloads", nargs="+", metavar="NAME", help="default: all")
     add("--sizes", nargs="+", type=_at_least(1), metavar="BYTES", help="of arrays (default: 1 KiB to 1 GiB)")

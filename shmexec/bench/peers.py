@@ -3,10 +3,10 @@
 `how` says in the report what was done for arrays: an array goes in as a user of that package would pass it.
 """
 
-import contextlib
 import importlib.util
 import multiprocessing
-from collections.abc import Callable, Iterator
+import weakref
+from collections.abc import Callable
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import shared_memory
 from typing import Any, ClassVar
@@ -22,6 +22,7 @@ class Peer:
 
     needs: ClassVar[tuple[str, ...]] = ()
     how: ClassVar[str] = "arrays are pickled"
+    shares_kept: ClassVar[bool] = False  # a kept array as an argument costs nothing, however large
 
     def __init__(self, workers: int) -> None:
         self.workers = workers
@@ -34,6 +35,10 @@ class Peer:
         """A dict with a list of arrays, where the package wants it."""
         return nested
 
+    def keep_frame(self, frame: Any) -> Any:
+        """A pandas.DataFrame, where the package wants it."""
+        return frame
+
     def call(self, function: Callable[..., Any], *args: Any) -> Any:
         """One call, and its value."""
         raise NotImplementedError
@@ -45,6 +50,14 @@ class Peer:
     def map(self, function: Callable[..., Any], *columns: list[Any]) -> list[Any]:
         """A call for each item, as the package does it if nothing more is said."""
         raise NotImplementedError
+
+    def stage(self, function: Callable[..., Any], *columns: list[Any]) -> list[Any]:
+        """`map` whose results go to another call: they may stay where the package has them."""
+        return self.map(function, *columns)
+
+    def values(self, staged: list[Any]) -> list[Any]:
+        """The arrays of such results."""
+        return staged
 
     def close(self) -> None:
         """No process is left."""
@@ -74,6 +87,7 @@ class Ours(FuturesPeer):
     """This package."""
 
     how = "inputs are made shared once; results of plain NumPy"
+    shares_kept = True
 
     def __init__(self, workers: int) -> None:
         super().__init__(workers)
@@ -94,6 +108,7 @@ class OursPlain(Ours):
     """This package, with arrays that nobody has shared."""
 
     how = "plain inputs, copied once by the pool"
+    shares_kept = False
 
     def keep(self, array: Array) -> Array:
         return array
@@ -106,6 +121,7 @@ class Threads(FuturesPeer):
     """`ThreadPoolExecutor`."""
 
     how = "arrays are the same objects"
+    shares_kept = True
 
     def __init__(self, workers: int) -> None:
         super().__init__(workers)
@@ -144,51 +160,76 @@ class MultiprocessingPool(Peer):
 
 
 class ByHand(Processes):
-    """`multiprocessing.shared_memory` by hand: for each array a segment that both sides open; results, too."""
+    """`multiprocessing.shared_memory` by hand: a segment for each array, that both sides open; for results, too."""
 
-    how = "a segment for each array, made, opened and unlinked by the caller"
+    how = "a segment for each array, made, opened and unlinked by the caller; DataFrames are pickled"
+    shares_kept = True
 
     def __init__(self, workers: int) -> None:
         super().__init__(workers)
-        self._kept: dict[int, tuple[shared_memory.SharedMemory, Array]] = {}
+        self._segments: dict[int, shared_memory.SharedMemory] = {}  # by the id of the view
+        self._unlinked: list[shared_memory.SharedMemory] = []
 
     def keep(self, array: Array) -> Array:
-        segment, view = _to_segment(array)
-        self._kept[id(view)] = segment, view
-        return view
+        return self._view(*_to_segment(array))
+
+    def keep_nested(self, nested: dict[str, Any]) -> Any:
+        return {"arrays": [self.keep(array) for array in nested["arrays"]]}
 
     def call(self, function: Callable[..., Any], *args: Any) -> Any:
-        described = [self._describe(arg) for arg in args]
-        value = super().call(_with_segments, function, described)
-        if isinstance(value, _Described):
-            with _opened(value) as array:
-                copy = np.array(array)
-            _unlink(value)
-            return copy
-        return value
+        return self._received(super().call(_with_segments, function, self._described(list(args))))
 
     def map(self, function: Callable[..., Any], *columns: list[Any]) -> list[Any]:
-        return [self.call(function, *args) for args in zip(*columns, strict=True)]
+        described = [self._described(list(args)) for args in zip(*columns, strict=True)]
+        return [self._received(value) for value in super().map(_with_segments, [function] * len(described), described)]
 
-    def _describe(self, arg: Any) -> Any:
-        if not isinstance(arg, np.ndarray):
-            return arg
-        known = self._kept.get(id(arg))
-        if known is None:
-            arg = self.keep(arg)
-            known = self._kept[id(arg)]
-        return _Described(known[0].name, arg.shape, arg.dtype.str)
+    def _described(self, value: Any) -> Any:
+        """With a name in the place of each array."""
+        if not isinstance(value, np.ndarray):
+            return _changed(value, self._described)
+        if id(value) not in self._segments:
+            value = self.keep(value)
+        return _Described(self._segments[id(value)].name, value.shape, value.dtype.str)
+
+    def _received(self, value: Any) -> Any:
+        if not isinstance(value, _Described):
+            return value
+        segment = shared_memory.SharedMemory(value.name)
+        return self._view(segment, value.view(segment))
+
+    def _view(self, segment: shared_memory.SharedMemory, view: Array) -> Array:
+        while self._unlinked:  # the views of these are gone by now
+            self._unlinked.pop().close()
+        self._segments[id(view)] = segment
+        weakref.finalize(view, self._forget, id(view))
+        return view
+
+    def _forget(self, number: int) -> None:
+        segment = self._segments.pop(number)
+        segment.unlink()
+        self._unlinked.append(segment)
 
     def close(self) -> None:
         super().close()
-        for segment, _ in list(self._kept.values()):
-            segment.unlink()
-        self._kept.clear()
+        for number in list(self._segments):
+            self._forget(number)
 
 
 class _Described:
     def __init__(self, name: str, shape: tuple[int, ...], dtype: str) -> None:
         self.name, self.shape, self.dtype = name, shape, dtype
+
+    def view(self, segment: shared_memory.SharedMemory) -> Array:
+        return np.ndarray(self.shape, self.dtype, segment.buf)
+
+
+def _changed(value: Any, change: Callable[[Any], Any]) -> Any:
+    """What lists and dicts hold, changed."""
+    if isinstance(value, list):
+        return [change(item) for item in value]
+    if isinstance(value, dict):
+        return {name: change(item) for name, item in value.items()}
+    return value
 
 
 def _to_segment(array: Array) -> tuple[shared_memory.SharedMemory, Array]:
@@ -198,35 +239,24 @@ def _to_segment(array: Array) -> tuple[shared_memory.SharedMemory, Array]:
     return segment, view
 
 
-@contextlib.contextmanager
-def _opened(described: _Described) -> Iterator[Array]:
-    segment = shared_memory.SharedMemory(described.name)
-    array: Array = np.ndarray(described.shape, described.dtype, segment.buf)
-    try:
-        yield array
-    finally:
-        del array
-        segment.close()
-
-
-def _unlink(described: _Described) -> None:
-    segment = shared_memory.SharedMemory(described.name)
-    segment.close()
-    segment.unlink()
-
-
 def _with_segments(function: Callable[..., Any], args: list[Any]) -> Any:
-    with contextlib.ExitStack() as stack:
-        opened = [stack.enter_context(_opened(arg)) if isinstance(arg, _Described) else arg for arg in args]
-        value = function(*opened)
-        del opened
-    if not isinstance(value, np.ndarray):
-        return value
-    segment, view = _to_segment(value)
-    described = _Described(segment.name, view.shape, view.dtype.str)
-    del view
-    segment.close()
-    return described
+    segments = []
+
+    def opened(value: Any) -> Any:
+        if not isinstance(value, _Described):
+            return _changed(value, opened)
+        segments.append(shared_memory.SharedMemory(value.name))
+        return value.view(segments[-1])
+
+    value = function(*opened(args))
+    if isinstance(value, np.ndarray):
+        segment, view = _to_segment(value)
+        value = _Described(segment.name, view.shape, view.dtype.str)
+        del view
+        segment.close()
+    for segment in segments:
+        segment.close()
+    return value
 
 
 class Joblib(Peer):
@@ -234,6 +264,7 @@ class Joblib(Peer):
 
     needs = ("joblib",)
     how = "inputs from 1 MB up are mapped from a file; results are pickled"
+    shares_kept = True
 
     def __init__(self, workers: int) -> None:
         super().__init__(workers)
@@ -294,14 +325,16 @@ class Ray(Peer):
     """Ray's tasks and object store."""
 
     needs = ("ray",)
-    how = "inputs are put into the object store once; results come from there, read-only"
+    how = "inputs are put into the object store once; results are read there, read-only; steps pass references"
+    shares_kept = True
 
     def __init__(self, workers: int) -> None:
         super().__init__(workers)
         import ray
 
         self._ray = ray
-        ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False)
+        # the object store takes 30 % of memory, in /dev/shm, if nothing is said
+        ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False, logging_level="error")
         self._remote: dict[Any, Any] = {}
 
     def keep(self, array: Array) -> Any:
@@ -310,8 +343,13 @@ class Ray(Peer):
     def keep_nested(self, nested: dict[str, Any]) -> Any:
         return self._ray.put(nested)
 
+    def keep_frame(self, frame: Any) -> Any:
+        return self._ray.put(frame)
+
     def _task(self, function: Callable[..., Any]) -> Any:
-        return self._remote.setdefault(function, self._ray.remote(function))
+        if function not in self._remote:
+            self._remote[function] = self._ray.remote(function)
+        return self._remote[function]
 
     def call(self, function: Callable[..., Any], *args: Any) -> Any:
         return self._ray.get(self._task(function).remote(*args))
@@ -321,8 +359,14 @@ class Ray(Peer):
         self._ray.get([task.remote(i) for i in range(count)])
 
     def map(self, function: Callable[..., Any], *columns: list[Any]) -> list[Any]:
+        return self.values(self.stage(function, *columns))
+
+    def stage(self, function: Callable[..., Any], *columns: list[Any]) -> list[Any]:
         task = self._task(function)
-        found: list[Any] = self._ray.get([task.remote(*args) for args in zip(*columns, strict=True)])
+        return [task.remote(*args) for args in zip(*columns, strict=True)]
+
+    def values(self, staged: list[Any]) -> list[Any]:
+        found: list[Any] = self._ray.get(staged)
         return found
 
     def close(self) -> None:
@@ -333,7 +377,8 @@ class Dask(Peer):
     """dask.distributed on this machine."""
 
     needs = ("distributed",)
-    how = "inputs are scattered once"
+    how = "inputs are scattered to each worker once; results come through a socket; steps pass futures"
+    shares_kept = True
 
     def __init__(self, workers: int) -> None:
         super().__init__(workers)
@@ -342,10 +387,13 @@ class Dask(Peer):
         self._client = Client(n_workers=workers, threads_per_worker=1, dashboard_address=None)
 
     def keep(self, array: Array) -> Any:
-        return self._client.scatter(array, broadcast=True)
+        return self._client.scatter(array, broadcast=True, hash=False)
 
     def keep_nested(self, nested: dict[str, Any]) -> Any:
-        return self._client.scatter([nested], broadcast=True)[0]
+        return self._client.scatter([nested], broadcast=True, hash=False)[0]
+
+    def keep_frame(self, frame: Any) -> Any:
+        return self._client.scatter(frame, broadcast=True, hash=False)
 
     def call(self, function: Callable[..., Any], *args: Any) -> Any:
         return self._client.submit(function, *args, pure=False).result()
@@ -354,7 +402,14 @@ class Dask(Peer):
         self._client.gather(self._client.map(function, list(range(count)), pure=False))
 
     def map(self, function: Callable[..., Any], *columns: list[Any]) -> list[Any]:
-        found: list[Any] = self._client.gather(self._client.map(function, *columns, pure=False))
+        return self.values(self.stage(function, *columns))
+
+    def stage(self, function: Callable[..., Any], *columns: list[Any]) -> list[Any]:
+        futures: list[Any] = self._client.map(function, *columns, pure=False)
+        return futures
+
+    def values(self, staged: list[Any]) -> list[Any]:
+        found: list[Any] = self._client.gather(staged)
         return found
 
     def close(self) -> None:
@@ -365,7 +420,10 @@ class Torch(MultiprocessingPool):
     """torch.multiprocessing: tensors over the arrays, in shared memory."""
 
     needs = ("torch",)
-    how = "inputs are made shared tensors once, results are moved to shared memory by the pickler"
+    how = (
+        "inputs are made shared tensors once, results are moved to shared memory by the pickler; DataFrames are pickled"
+    )
+    shares_kept = True
 
     def __init__(self, workers: int) -> None:
         Peer.__init__(self, workers)
@@ -378,17 +436,32 @@ class Torch(MultiprocessingPool):
     def keep(self, array: Array) -> Any:
         return self._torch.from_numpy(array).share_memory_()
 
+    def keep_nested(self, nested: dict[str, Any]) -> Any:
+        return {"arrays": [self.keep(array) for array in nested["arrays"]]}
+
     def call(self, function: Callable[..., Any], *args: Any) -> Any:
-        return self._pool.apply(_with_tensors, (function, args))
+        return _to_array(self._pool.apply(_with_tensors, (function, args)))
 
     def map(self, function: Callable[..., Any], *columns: list[Any]) -> list[Any]:
+        return self.values(self.stage(function, *columns))
+
+    def stage(self, function: Callable[..., Any], *columns: list[Any]) -> list[Any]:
         return self._pool.starmap(_with_tensors, [(function, args) for args in zip(*columns, strict=True)])
+
+    def values(self, staged: list[Any]) -> list[Any]:
+        return [_to_array(value) for value in staged]
+
+
+def _to_array(value: Any) -> Any:
+    import torch
+
+    return value.numpy() if isinstance(value, torch.Tensor) else _changed(value, _to_array)
 
 
 def _with_tensors(function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
     import torch
 
-    value = function(*(arg.numpy() if isinstance(arg, torch.Tensor) else arg for arg in args))
+    value = function(*_to_array(list(args)))
     return torch.from_numpy(value) if isinstance(value, np.ndarray) else value
 
 

@@ -12,20 +12,26 @@ from typing import Any
 import numpy as np
 
 from shmexec.bench.peers import PEERS
-from shmexec.bench.workloads import ALONE, WORKLOADS
+from shmexec.bench.workloads import FRESH, WORKLOADS
 
 _PLOTTED = ("array-in", "array-out", "in-and-out", "nested", "pandas")
 
 
 def progress(workload: str, size: int) -> None:
     """One line to standard error."""
-    print(f"measured {workload} {bytes_text(size) if size else ''}", file=sys.stderr, flush=True)
+    print(f"measured {case_text(workload, size)}", file=sys.stderr, flush=True)
+
+
+def case_text(workload: str, size: int) -> str:
+    """The name of a line."""
+    return f"{workload} {bytes_text(size)}" if size else workload
 
 
 def collect(
-    figures: dict[tuple[str, int, str], list[float]], notes: list[str], peers: list[str], workers: int, rounds: int
+    figures: dict[tuple[str, int, str], list[float]], notes: list[str], peers: list[str], workers: int
 ) -> dict[str, Any]:
     """What goes into the JSON: the machine, the runs, and each figure with its spread."""
+    order = [*WORKLOADS, *FRESH]
     return {
         "machine": {
             "system": platform.system(),
@@ -37,7 +43,6 @@ def collect(
             "copy_bytes_per_second": copy_speed(),
         },
         "workers": workers,
-        "rounds": rounds,
         "peers": {name: PEERS[name].how for name in peers},
         "notes": notes,
         "figures": [
@@ -50,7 +55,7 @@ def collect(
                 "most": max(values),
                 "runs": len(values),
             }
-            for (workload, size, peer), values in figures.items()
+            for (workload, size, peer), values in sorted(figures.items(), key=lambda item: order.index(item[0][0]))
         ],
     }
 
@@ -75,7 +80,7 @@ def table(measured: dict[str, Any]) -> str:
     for workload, size in dict.fromkeys((f["workload"], f["size"]) for f in measured["figures"]):
         medians = [found.get((workload, size, peer), {}).get("median") for peer in peers]
         least = min(value for value in medians if value is not None)
-        name = f"{workload} {bytes_text(size)}" if size else workload
+        name = case_text(workload, size)
         cells = ["-" if value is None else _text(workload, value) + "*" * (value == least) for value in medians]
         rows.append([name, *cells])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -84,7 +89,7 @@ def table(measured: dict[str, Any]) -> str:
         f"{machine['cores']} cores, {measured['workers']} workers, {machine['system']} {machine['kernel']} "
         f"{machine['architecture']}, Python {machine['python']}, NumPy {machine['numpy']}; "
         f"one copy in memory: {machine['copy_bytes_per_second'] / 1e9:.1f} GB/s",
-        f"medians of {measured['rounds']} runs, the peers in turn; * the least of a line; "
+        f"medians of {_runs(measured)}, the peers in turn; * the least of a line; "
         f"spread: least to most {_spread(measured):.2f} of the median, as a median",
         "",
         *("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows),
@@ -93,6 +98,13 @@ def table(measured: dict[str, Any]) -> str:
         *measured["notes"],
     ]
     return "\n".join(lines)
+
+
+def _runs(measured: dict[str, Any]) -> str:
+    runs = sorted({f["runs"] for f in measured["figures"]}) or [0]
+    if runs[-1] == 1:
+        return "1 run"
+    return f"{runs[0]} runs" if len(runs) == 1 else f"{runs[0]} to {runs[-1]} runs"
 
 
 def _spread(measured: dict[str, Any]) -> float:
@@ -155,4 +167,4 @@ def plots(measured: dict[str, Any], folder: Path) -> list[str]:
 
 def titles() -> dict[str, str]:
     """All workloads, in words."""
-    return {**{name: workload.title for name, workload in WORKLOADS.items()}, **ALONE}
+    return {**{name: workload.title for name, workload in WORKLOADS.items()}, **FRESH}

@@ -1,8 +1,8 @@
 """One peer in a process of its own: reads what to measure, a JSON line each, and answers in the same way.
 
 python -m shmexec.bench.runner PEER WORKERS
-python -m shmexec.bench.runner PEER WORKERS startup
-python -m shmexec.bench.runner PEER WORKERS memory BYTES
+
+What needs a pool that has done nothing yet ("startup", "memory") is asked first, in this order.
 """
 
 import time
@@ -19,72 +19,74 @@ _ARRAYS = 8
 
 def serve(name: str, workers: int) -> None:
     """Measure what standard input asks for, until it ends."""
-    from shmexec.bench.peers import PEERS
-    from shmexec.bench.workloads import WORKLOADS
-
     answers = sys.stdout
     sys.stdout = sys.stderr  # what a package prints is no answer
-    peer = PEERS[name](workers)
+    peer: Any = None
     prepared: dict[tuple[str, int], Any] = {}
     try:
         for line in sys.stdin:
             asked = json.loads(line)
-            key = asked["workload"], asked["size"]
+            answer: dict[str, Any]
             try:
-                if key not in prepared:
-                    prepared.clear()  # one at a time: its arrays take memory
-                    prepared[key] = WORKLOADS[key[0]].prepare(peer, key[1])
-                    prepared[key]()  # the first is for the caches
-                answer = {"seconds": prepared[key]()}
+                if peer is None:
+                    peer, started = start(name, workers)
+                answer = {"seconds": started if asked["workload"] == "startup" else _measured(peer, asked, prepared)}
             except Exception as error:
-                answer = {"error": f"{type(error).__name__}: {error}"}
+                answer = {"error": f"{type(error).__name__}: {error}".partition("\n")[0]}
             print(json.dumps(answer), file=answers, flush=True)
     finally:
         prepared.clear()
-        peer.close()
+        if peer is not None:
+            peer.close()
 
 
-def startup(name: str, workers: int) -> float:
-    """Seconds from the start of the interpreter's work to the first answer."""
+def start(name: str, workers: int) -> tuple[Any, float]:
+    """The pool, and the seconds from the start of the interpreter's work to its first answer."""
     from shmexec.bench import tasks
     from shmexec.bench.peers import PEERS
 
     peer = PEERS[name](workers)
     peer.call(tasks.nothing, 1)
-    spent = time.perf_counter() - _BEGUN
-    peer.close()
-    return spent
+    return peer, time.perf_counter() - _BEGUN
 
 
-def memory(name: str, workers: int, size: int) -> float:
+def _measured(peer: Any, asked: dict[str, Any], prepared: dict[tuple[str, int], Any]) -> float:
+    from shmexec.bench.workloads import WORKLOADS, Effort
+
+    if asked["workload"] == "memory":
+        return memory(peer, asked["size"])
+    key = asked["workload"], asked["size"]
+    if key not in prepared:
+        prepared.clear()  # one at a time: its arrays take memory
+        prepared[key] = WORKLOADS[key[0]].prepare(peer, key[1], Effort(**asked["effort"]))
+        prepared[key]()  # the first is for the caches
+    seconds: float = prepared[key]()
+    return seconds
+
+
+def memory(peer: Any, size: int) -> float:
     """Peak of the process tree's PSS while arrays go in and come out, above the idle pool's, over their size."""
     import numpy as np
 
     from shmexec.bench import tasks
-    from shmexec.bench.peers import PEERS
     from shmexec.measure import PeakMemory
 
-    peer = PEERS[name](workers)
     peer.map(tasks.make, [1 << 16] * _ARRAYS)
     with PeakMemory() as idle:
         time.sleep(0.2)
     with PeakMemory() as peak:
         kept = [peer.keep(np.ones(size // 8)) for _ in range(_ARRAYS)]
         results = peer.map(tasks.double, kept)
+        for result in results:  # a page that nobody has touched is nobody's
+            float(result[:: 4096 // result.itemsize].sum())
     over = ((peak.peak or 0) - (idle.peak or 0)) / (2 * _ARRAYS * size)
     del kept, results
-    peer.close()
     return over
 
 
 def main(arguments: Sequence[str]) -> int:
-    name, workers, *rest = arguments
-    if not rest:
-        serve(name, int(workers))
-    elif rest[0] == "startup":
-        print(json.dumps({"seconds": startup(name, int(workers))}))
-    else:
-        print(json.dumps({"seconds": memory(name, int(workers), int(rest[1]))}))
+    name, workers = arguments
+    serve(name, int(workers))
     return 0
 
 

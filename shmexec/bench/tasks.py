@@ -72,3 +72,8 @@ def spectrum(window: Array) -> Array:
     """The power spectrum of one window of a time series."""
     power: Array = np.abs(np.fft.rfft(window * np.hanning(len(window)))) ** 2
     return power
+
+
+def spectrum_at(series: Array, begin: int, length: int) -> Array:
+    """The same, of a window that the worker cuts out."""
+    return spectrum(series[begin : begin + length])

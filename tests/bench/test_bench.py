@@ -23,6 +23,14 @@ def bench(tmp_path, *options):
         (["--peers", "shmexec", "nobody"], "unknown peer nobody; there are shmexec, "),
         (["--workloads", "nothing"], "unknown workload nothing; there are round-trip, "),
         (["--output", "/proc/nowhere"], "the folder /proc/nowhere cannot be made"),
+        (["--output", "/proc/self"], "the folder /proc/self cannot be written"),
+        (["--output", "/dev/null"], "the folder /dev/null cannot be made: File exists"),
+        (
+            ["--sizes", str(1 << 60), "--workloads", "nested"],
+            "nothing is left to measure: size 1.07374e+09 GiB: skipped",
+        ),
+        (["--sizes", "0"], "argument --sizes: must be at least 1, not 0"),
+        (["--seconds", "-1"], "argument --seconds: must be greater than 0, not -1"),
     ],
 )
 def test_what_makes_no_sense_is_said_before_anything_runs(tmp_path, options, said):
@@ -85,6 +93,30 @@ def test_every_workload_runs(name):
         assert WORKLOADS[name].prepare(peer, 1 << 16)() > 0
     finally:
         peer.close()
+
+
+@pytest.mark.parametrize("name", ["stack", "windows"])
+def test_what_shared_memory_by_hand_is_given_it_gives_back(script, name):
+    ran = script(f"""
+import os
+from shmexec.bench import peers
+from shmexec.bench.workloads import WORKLOADS, Effort
+
+if __name__ == "__main__":
+    peer = peers.PEERS["by-hand"](1)
+    seen, view = set(), peer._view
+    peer._view = lambda segment, array: (seen.add(segment.name), view(segment, array))[1]
+    run = WORKLOADS[{name!r}].prepare(peer, 0, Effort(0.01, 0.125))
+    assert run() > 0
+    assert run() > 0
+    del run
+    peer.close()
+    assert len(seen) >= 6
+    assert not seen & set(os.listdir("/dev/shm"))
+    print("done")
+""")
+    assert ran.stdout == "done\n"
+    assert ran.stderr == ""
 
 
 def test_what_is_not_installed_is_named():
