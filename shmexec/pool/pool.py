@@ -1,4 +1,4 @@
-"""The pool: puts the ledger's decisions into effect.
+"""The pool: calls in, futures out, until the last worker has ended.
 
 Purpose: calls in, futures out; workers are started when they are needed and replaced when they die.
 Guarantees: a worker's death fails the call that it was running and no other; no call is lost and none runs twice; a
@@ -24,8 +24,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 from shmexec import _core
-from shmexec._core import Call, CallState, Ledger, Pack, Packed, Seat, Send, Start, Unread, Verdict, Withdraw
-from shmexec.errors import SharedMemoryFull
+from shmexec._core import Call, CallState, Ledger, Packed, Seat, Unread, Verdict
 from shmexec.pickling import failures
 from shmexec.pool import fork_server, log
 from shmexec.pool.answers import Answers, set_outcome
@@ -33,6 +32,7 @@ from shmexec.pool.calls import NO_LIMITS, CallLimits, MapScope, Tally
 from shmexec.pool.collector import END, Collector
 from shmexec.pool.crew import Crew, Worker, WorkerSettings
 from shmexec.pool.endings import Endings, alike, death, outcome_of_death
+from shmexec.pool.feeder import Feeder
 from shmexec.pool.futures import CallFuture
 from shmexec.pool.launcher import WorkerProcess
 from shmexec.pool.limits import Cancelled, Limits
@@ -53,13 +53,6 @@ _LIMIT_GRACE = 5.0  # and a worker whose call has run out of time, or was cancel
 
 _pool_numbers = itertools.count()
 _pools: "weakref.WeakSet[Pool]" = weakref.WeakSet()
-
-
-class _Failed:
-    """Some calls could not be sent; now look again."""
-
-
-Step = Pack | Send | Withdraw | Start | _Failed
 
 
 class Pool:
@@ -107,7 +100,9 @@ class Pool:
             self._on_failure,
             f"shmexec-collector-{number}",
         )
-        self._collecting = False
+        self._feeder = Feeder(
+            self.desk, self._ledger, self._packer, self._crew, self._collector, self._workers, self.tally, self
+        )
         _pools.add(self)
         self._crew.prepare()
 
@@ -240,11 +235,11 @@ class Pool:
             if cancel_futures:
                 self._is_cancelling = True
                 cancelled = self._ledger.pending()
-            lacks_collector = first and bool(self._workers) and not self._collecting
+            lacks_collector = first and bool(self._workers) and not self._feeder.is_collecting
         if lacks_collector:  # it could not be started
             self._feed()
         with self.desk.lock:
-            collecting = self._collecting
+            collecting = self._feeder.is_collecting
             idle_end = first and not collecting and self._is_idle and not self._workers
         for call in cancelled:
             call.future.cancel()
@@ -363,6 +358,11 @@ class Pool:
         return self._closing or self._broken is not None
 
     @property
+    def broken(self) -> BaseException | None:
+        """Why no call can be served any more, if that is so."""
+        return self._broken
+
+    @property
     def broken_by(self) -> str:
         """Why it is of no use any more; empty if it is."""
         return self._broken_by
@@ -383,7 +383,7 @@ class Pool:
     def _later(self, action: Callable[[], object]) -> None:
         """Put off what a finalizer asks for: its thread may be anywhere, with any lock in its hands."""
         self._put_off.append(action)
-        if self._collecting:
+        if self._feeder.is_collecting:
             self.desk.ring()
         elif not self._closed.is_set():
             try:
@@ -399,110 +399,15 @@ class Pool:
                 return
             action()
 
+    def _feed(self) -> None:
+        self._feeder.feed()
+
     def call_later(self, callback: Callable[[], None]) -> bool:
         """Keep users' callbacks out of the hands of the thread that collects."""
         if not self._collector.is_current_thread():
             return False
         self._collector.call(callback)
         return True
-
-    # ---- steps -----------------------------------------------------------------------------------
-
-    def _feed(self) -> None:
-        """Do what is to be done, until something else has to happen first."""
-        while (step := self._take_step()) is not None:
-            try:
-                if type(step) is Pack:
-                    self._pack(step.call)
-                elif type(step) is Start:
-                    self._start()
-            except BaseException as error:  # Ctrl-C in the thread that submits: the call in its hands ends here
-                if type(step) is Pack:
-                    self.finish(step.call, error=error)
-                    if self._collector.is_current_thread():
-                        continue  # which gets no Ctrl-C: pickling has called sys.exit(), say
-                raise
-
-    def _take_step(self) -> Step | None:
-        """The next step, which is done already if it can be done under the lock."""
-        with self.desk.lock:
-            failed = self.desk.failed[:]
-            self.desk.failed.clear()
-            step = None if failed or self._broken is not None else self._ledger.next_step()
-            if type(step) is Send:
-                self.desk.send(step.seat, step.call)
-            elif type(step) is Withdraw:
-                self.desk.withdraw(step.seat, step.call)
-            if step is None:
-                self.desk.publish()
-            start_collector = step is None and not failed and bool(self._workers) and not self._collecting
-            self._collecting |= start_collector
-        if start_collector:  # under fork, after all workers: a thread that lives at a fork may hold a lock
-            self._start_collector()
-        for call, error in failed:
-            if error is not None or not call.future.begin():
-                self.finish(call, error=error)
-        return _Failed() if failed else step
-
-    def _start_collector(self) -> None:
-        try:
-            self._collector.start()
-        except BaseException:  # no more threads: the next call tries again, and so does the end
-            with self.desk.lock:
-                self._collecting = False
-            raise
-
-    def _pack(self, call: Call) -> None:
-        """Pickle a call, in the present thread."""
-        if not call.future.begin():
-            self.finish(call)
-            return
-        if _core.is_half_full() and not call.verdict:  # the rest is for the results of the calls that are under way
-            with self.desk.lock:
-                if self._broken is None and self._ledger.try_later(call):
-                    return
-        error = self._packer.pack(call)
-        with self.desk.lock:
-            if call.verdict:
-                error = CancelledError()
-            elif isinstance(error, SharedMemoryFull) and self._broken is None and self._ledger.try_later(call):
-                return
-            if error is None:
-                self._ledger.packed(call)
-                self.tally.note_arguments(call)
-                error = self._broken and alike(self._broken)
-        if error is not None:
-            self.finish(call, error=error)
-
-    def _start(self) -> None:
-        with log.put_off(self.call_later):
-            self._start_one()
-
-    def _start_one(self) -> None:
-        try:
-            worker = self._crew.start(as_replacement=self._collecting)
-        except BaseException as error:
-            with self.desk.lock:
-                self._ledger.not_started()
-                alone = not self._workers
-            if not isinstance(error, Exception):  # Ctrl-C: not the machine's fault
-                raise
-            if alone:
-                reason = BrokenProcessPool(f"no worker process could be started: {error}")
-                reason.__cause__ = error
-                self.break_off(reason)
-            else:
-                log.tell(self.call_later, log.WARNING, "no more worker processes can be started: %s", error)
-            return
-        with self.desk.lock:
-            self.tally.workers_started += 1
-            self._workers[worker.seat] = worker
-            self._ledger.started(worker.seat)
-            self._ledger.eager = self._crew.forks
-            self.desk.watch(worker.seat)
-            self._collector.watch(worker)
-        pid, name = worker.process.pid, worker.process.name
-        log.tell(self.call_later, log.INFO, "worker process %d (%s) started by %s", pid, name, self._crew.method)
 
     # ---- what comes back: the collector's thread -------------------------------------------------
 
