@@ -8,12 +8,15 @@ For each call that was sent
     - whatever became of it, or if nobody asked: it was begun once at most
 """
 
+import re
 import threading
 from concurrent.futures import CancelledError
 from dataclasses import dataclass, fields
 
-from shmexec import WorkerDied
+from shmexec import TaskTimeout, WorkerDied
 from tests.chaos import things
+
+_PID = re.compile(r"worker process (\d+)")
 
 
 @dataclass(eq=False)
@@ -91,6 +94,7 @@ class Checker:
         self._lock = threading.Lock()
         self._calls = 0
         self._charged = {}  # pid: the call that it cost
+        self._unexplained = {}  # pid: the code that it ended with
         self._sent = []
 
     def next_call(self):
@@ -139,6 +143,9 @@ class Checker:
             ):
                 return
         if isinstance(error, one.may_end):
+            if isinstance(error, TaskTimeout):  # which may have come before the call could say that it would be ended
+                with self._lock:
+                    self._unexplained.pop(int(_PID.search(str(error))[1]), None)
             return
         if isinstance(error, WorkerDied):
             self.charge(one, error)
@@ -154,7 +161,8 @@ class Checker:
             return
         self.figures.kills += 1
         if not self.board.doomed[pid]:
-            self.wrong(f"worker {pid} ended with {code}, and nobody had killed it")
+            with self._lock:
+                self._unexplained[pid] = code  # before the future of its call is done
 
     def charge(self, one, error):
         """This call failed because that worker died."""
@@ -185,6 +193,8 @@ class Checker:
 
     def finish(self):
         """At the end of the season, when no worker is left."""
+        for pid, code in self._unexplained.items():
+            self.wrong(f"worker {pid} ended with {code}, and nobody had killed it")
         with self._lock:
             for one in self._sent:
                 if self.board.begun[one.call] > one.attempts:
