@@ -1,10 +1,12 @@
 """Workers that die: who dies, when, and what the user sees. Everything else goes on."""
 
+import atexit
 import ctypes
 import os
 import pickle
 import signal
 import subprocess
+import threading
 from concurrent import futures
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -219,6 +221,30 @@ def test_an_initializer_that_raises_breaks_the_pool_and_says_why(make_executor, 
     for future in made:
         with pytest.raises(BrokenProcessPool, match="no licence"):
             future.result()
+    sequencer.wait_until(lambda: not executor._processes)
+    with pytest.raises(BrokenProcessPool, match="no licence"):
+        executor.submit(tasks.double, 4)
+
+
+def fail_in_the_second(first, say, wait):
+    """Of two workers; the end of the one that fails takes its time."""
+    try:
+        os.close(os.open(first, os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        atexit.register(tasks.pass_gates, say, wait)
+        raise faults.Boom("no licence") from None
+
+
+def test_a_worker_whose_initializer_has_failed_holds_nobody_up_while_it_ends(make_executor, gate, tmp_path):
+    say, wait, called = gate("say"), gate("wait"), threading.Event()
+    executor = make_executor(2, "forkserver", fail_in_the_second, (tmp_path / "first", say, wait))
+    futures = [executor.submit(tasks.double, i) for i in range(2)]
+    say.wait_open()
+    futures.append(executor.submit(tasks.double, 2))
+    futures[-1].add_done_callback(lambda _: called.set())  # which the collector runs
+    called.wait()
+    assert [future.result() for future in futures] == [0, 2, 4]
+    wait.open()
     sequencer.wait_until(lambda: not executor._processes)
     with pytest.raises(BrokenProcessPool, match="no licence"):
         executor.submit(tasks.double, 4)

@@ -12,8 +12,6 @@ from shmexec.pool.crew import Worker
 from shmexec.pool.futures import CallFuture, unreadable
 from shmexec.transport.messages import Cost, Kind
 
-_GRACE = 10.0  # seconds for the end of a worker whose initializer has failed
-
 
 class AnswersHome(Protocol):
     """What is done in the end."""
@@ -27,6 +25,9 @@ class AnswersHome(Protocol):
 
     def came_up(self, worker: Worker) -> None:
         """The worker is ready."""
+
+    def came_up_in_vain(self, worker: Worker, reason: BaseException) -> None:
+        """Its initializer has failed, and it is about to end."""
 
     def break_off(self, reason: BaseException) -> None:
         """No call can be served any more."""
@@ -71,13 +72,10 @@ class Answers:
                 with self._desk.lock:
                     self._ledger.leaving(worker.seat)
             case Kind.UNREADY:
-                with self._desk.lock:
-                    worker.seat.is_leaving = True
-                worker.process.join(_GRACE)  # what it logs of this is there before anybody learns of it
                 error = failures.load_exception(message.second)
                 reason = BrokenProcessPool(f"the initializer failed: {type(error).__name__}: {error}")
                 reason.__cause__ = error
-                self._home.break_off(reason)
+                self._home.came_up_in_vain(worker, reason)
             case _:
                 worker.process.kill()  # as above
 

@@ -38,6 +38,7 @@ class Worker:
     seat: _core.Seat
     said: LastWords
     last_words: str = ""  # when it is dead
+    refusal: BaseException | None = None  # why no worker of this pool will be of use
 
     def stop(self) -> None:
         """Tell it to end when it has run what it was sent."""

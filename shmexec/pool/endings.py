@@ -19,10 +19,18 @@ class Endings:
 
     def __init__(self) -> None:
         self._until: dict[Worker, float] = {}
+        self._ending: set[Worker] = set()  # by themselves
         self._next_ask = 0.0
 
-    def begin(self, worker: Worker, until: float) -> None:
-        """From now on it is asked to end, and killed at ``until``, or at an earlier time that was said before."""
+    def begin(self, worker: Worker, until: float, *, by_itself: bool = False) -> None:
+        """From now on it is asked to end, and killed at ``until``, or at an earlier time that was said before.
+
+        by_itself: it is about to end, and need not be asked.
+        """
+        if by_itself:
+            self._ending.add(worker)
+        else:
+            self._ending.discard(worker)
         before = self._until.get(worker)
         if before is None or until < before:
             self._until[worker] = until
@@ -31,6 +39,7 @@ class Endings:
     def forget(self, worker: Worker) -> None:
         """It is dead."""
         self._until.pop(worker, None)
+        self._ending.discard(worker)
 
     def ask(self, now: float) -> float | None:
         """Send the signals that are due; seconds until the next are, or None."""
@@ -39,10 +48,10 @@ class Endings:
         if now >= self._next_ask:
             self._next_ask = now + _ASK_AGAIN
             for worker, until in self._until.items():
-                if now < until:
-                    worker.process.terminate()
-                else:
+                if now >= until:
                     worker.process.kill()
+                elif worker not in self._ending:
+                    worker.process.terminate()
         return self._next_ask - now
 
 

@@ -1,6 +1,6 @@
 """The pool: calls in, futures out, until the last worker has ended.
 
-Purpose: calls in, futures out; workers are started when they are needed and replaced when they die.
+Purpose: what an executor has others do; workers are started when they are needed and replaced when they die.
 Guarantees: a worker's death fails the call that it was running and no other; no call is lost and none runs twice; a
     thread that calls `submit` never waits for a worker; user code (pickling, callbacks) never runs under the pool's
     lock, but for finalizers, which the collection of garbage runs wherever it likes: what they ask of the pool while
@@ -50,6 +50,7 @@ _ABRUPT_FOR_CALLS = "A process in the process pool was terminated abruptly while
 
 _GRACE = 10.0  # seconds that the workers of a broken pool have for their clean-up
 _LIMIT_GRACE = 5.0  # and a worker whose call has run out of time, or was cancelled
+_REFUSAL_GRACE = 10.0  # and one whose initializer has failed
 
 _pool_numbers = itertools.count()
 _pools: "weakref.WeakSet[Pool]" = weakref.WeakSet()
@@ -418,6 +419,13 @@ class Pool:
         if _core.has_huge_pages() is False:
             log.tell_once(self.call_later, log.INFO, "the kernel gives no pages of 2 MiB: arrays lie on pages of 4 KiB")
 
+    def came_up_in_vain(self, worker: Worker, reason: BaseException) -> None:
+        """Its initializer has failed: when what it logs of this is there, as the worker ends, the pool is of no use."""
+        with self.desk.lock:
+            self._ledger.leaving(worker.seat)
+        worker.refusal = reason
+        self._endings.begin(worker, time.monotonic() + _REFUSAL_GRACE, by_itself=True)
+
     def _on_death(self, worker: Worker) -> None:
         seat = worker.seat
         with self.desk.lock:
@@ -440,6 +448,8 @@ class Pool:
         reason = death(worker, code, victim)
         if asked_for:
             log.tell(self.call_later, log.INFO, "worker process %d has ended with exit code %s", reason.pid, code)
+            if worker.refusal is not None:
+                self.break_off(worker.refusal)
             return
         log.tell(self.call_later, log.WARNING, "%s", reason, is_known=victim is not None)
         if self.breaks:
