@@ -66,6 +66,8 @@ class Supervisor:
         if left := residue.wait_gone(mark, PATIENCE):
             self._say(f"process {number} has left processes: {left}")
             self.figures.left += len(left)
+        if is_killed and self._segment == "posix":  # its name stays if no worker outlives it, for the next who sweeps
+            subprocess.run([sys.executable, "-m", "shmexec", "gc"], stdout=subprocess.DEVNULL, check=True)
         if memory := residue.memory(inside.pid):
             self._say(f"process {number} has left memory: {memory}")
             self.figures.bytes += sum(memory.values())
