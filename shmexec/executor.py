@@ -7,17 +7,14 @@ pool, with NumPy and the pickler, is imported meanwhile: where it is needed, not
 import contextlib
 import multiprocessing
 import os
-import sys
-import threading
-import weakref
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from concurrent.futures.process import ProcessPoolExecutor
-from multiprocessing import util
 from multiprocessing.context import BaseContext
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
 
+from shmexec import exits
 from shmexec.checks import checked_count, checked_integer, checked_nanoseconds, is_boolean
 from shmexec.pool import fork_server
 from shmexec.standard import without_inherited
@@ -26,7 +23,6 @@ if TYPE_CHECKING:
     from shmexec._core import Call
     from shmexec.options import LimitedExecutor
     from shmexec.pool.futures import CallFuture
-    from shmexec.pool.pool import Pool
     from shmexec.pool.stats import PoolStats
     from shmexec.pool.worker_process import WorkerProcess
 
@@ -137,10 +133,7 @@ class SharedArrayProcessPoolExecutor(ProcessPoolExecutor):
             )
             self._pool = Pool(self._max_workers, settings, breaks=self._breaks)
         self._submit_atoms: Callable[[Callable[..., Any], tuple[Any, ...]], CallFuture | None] = self._pool.desk.submit
-        _pools.add(self._pool)
-        self._let_go = weakref.finalize(self, _shut_down, self._pool)
-        self._let_go.atexit = False
-        _register_exit()
+        self._let_go = exits.register(self, self._pool)
 
     # What other libraries read of the standard library's pool. (`_max_workers` and `_mp_context` are attributes.)
 
@@ -432,49 +425,3 @@ def _usable_cpus() -> int:
 def _default_method() -> str:
     """How the standard library's pool would start its workers; it stays undecided if it is."""
     return multiprocessing.get_start_method(allow_none=True) or multiprocessing.get_all_start_methods()[0]
-
-
-# ---- the end of the process ----------------------------------------------------------------------
-
-_pools: "weakref.WeakSet[Pool]" = weakref.WeakSet()
-_registered_in = 0  # the process whose exit ends its pools
-
-
-def _shut_down(pool: "Pool") -> None:
-    """The executor is garbage: what was submitted is done, and the workers end."""
-    if pool.is_owned:
-        pool.abandon()
-
-
-def _end_pools() -> None:
-    pools = [pool for pool in list(_pools) if pool.is_owned]
-    for pool in pools if _was_interrupted() else ():
-        pool.interrupt()
-    for pool in pools:
-        pool.shutdown(wait=True, cancel_futures=False)
-
-
-def _was_interrupted() -> bool:
-    """Whether the program ends because of Ctrl-C. (Of a session, where that was some line before, nobody can tell.)"""
-    error = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)  # since Python 3.12; before
-    return isinstance(error, KeyboardInterrupt) and not (hasattr(sys, "ps1") or sys.flags.interactive)
-
-
-def _register_exit() -> None:
-    """Pools that are still open end before the interpreter does: its threads first, or, in a multiprocessing child,
-    its children.
-    """
-    global _registered_in
-    if _registered_in != os.getpid():
-        _registered_in = os.getpid()
-        threading._register_atexit(_end_pools)  # type: ignore[attr-defined]
-        util.Finalize(None, _end_pools, exitpriority=100)
-
-
-def _after_fork_in_child() -> None:
-    for pool in list(_pools):
-        pool.forget_in_child()
-    _pools.clear()
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -19,7 +19,7 @@ LAYERS = [
     {"transport"},
     {"worker", "pool"},
     {"mapping"},
-    {"options"},
+    {"options", "exits"},
     {"executor", "measure", "heaps"},
     {"integrations", "batch", "demo", "bench", "top"},
     {"__main__"},
