@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include "heap.h"
 
+#include "machine.h"
 #include "owner.h"
 #include "slot.h"
 #include <errno.h>

@@ -94,8 +94,11 @@ cdef extern from "segment.h" nogil:
     void sx_segment_each(void (*visit)(void *context, int kind, const char *name) noexcept, void *context)
     void sx_segment_sweep(int kind, void (*visit)(void *context, int kind, const char *name) noexcept, void *context)
 
-cdef extern from "owner.h" nogil:
+cdef extern from "machine.h" nogil:
+    uint32_t sx_usable_cores()
     uint64_t sx_machine_memory()
+
+cdef extern from "owner.h" nogil:
     int sx_process_command(uint32_t pid, char *text, size_t size)
     uint64_t sx_mapped_inode(const void *address)
 
@@ -254,5 +257,4 @@ cdef extern from "threads.h" nogil:
         int blis
         int mkl
         int openmp
-    uint32_t sx_usable_cores()
     int sx_threads_limit(const sx_threads_t *threads)

@@ -1,5 +1,5 @@
 /* owner.h - what the operating system knows of processes: which is it, is it certainly dead (a pid alone says neither: pids are
- * used again), what has it mapped, how much memory may it have. */
+ * used again), what has it mapped. */
 #ifndef SX_OWNER_H
 #define SX_OWNER_H
 
@@ -18,8 +18,5 @@ int sx_process_command(uint32_t pid, char *text, size_t size);
 
 /* Inode of the file that is mapped at this address of this process; 0: none, or it cannot be known. */
 uint64_t sx_mapped_inode(const void *address);
-
-uint64_t sx_address_room(void);   /* bytes of addresses that this process may still map (ulimit -v); UINT64_MAX: no limit */
-uint64_t sx_machine_memory(void); /* bytes: the smaller of physical memory and the cgroup's limit */
 
 #endif
