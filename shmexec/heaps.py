@@ -40,14 +40,7 @@ def live_heaps() -> Iterator[Listed]:
     for kind, name in sorted(_core.segment_names()):
         names.setdefault((kind, name.rpartition(":")[2]), []).append(name)
     for (kind, _), those in names.items():
-        found, problem, name = None, "", ""
-        for name in those:
-            try:
-                found = _core.look_at_segment(name)
-            except (StaleName, OSError, MemoryError) as error:
-                problem = "" if " is gone: " in str(error) else str(error).replace(name, "it")
-            if found or problem:
-                break
+        found, name, problem = _first_that_can_be_read(those)
         if found is None:
             if problem:
                 yield Listed(kind, name, problem=problem)
@@ -72,6 +65,20 @@ def live_heaps() -> Iterator[Listed]:
             if kind == "posix"
             else "nobody takes part in it",
         )
+
+
+def _first_that_can_be_read(
+    names: list[str],
+) -> tuple[tuple[int, int, list[int], int, int, int, int, int] | None, str, str]:
+    """Of the names of one segment: what is found under it, the name, or why it cannot be read; "": it is gone."""
+    name = ""
+    for name in names:
+        try:
+            return _core.look_at_segment(name), name, ""
+        except (StaleName, OSError, MemoryError) as error:
+            if " is gone: " not in str(error):
+                return None, name, str(error).replace(name, "it")
+    return None, name, ""
 
 
 def run_ls(as_json: bool) -> int:
