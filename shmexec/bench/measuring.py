@@ -53,10 +53,17 @@ def measure(
                 run.starts(fresh)
         else:
             for _ in range(rounds):
-                for case in others:
+                for case in _most_telling_first(others):
                     run.case(case)
         run.note_left_out()
     return found
+
+
+def _most_telling_first(cases: list[Case]) -> list[Case]:
+    """What has no size; then the largest size, the smallest, and those between: what is last may be left out."""
+    sizes = sorted({size for _, size in cases if size}, reverse=True)
+    order = [0, *sizes[:1], *sizes[:0:-1]]
+    return sorted(cases, key=lambda case: order.index(case[1]))
 
 
 class _Run:

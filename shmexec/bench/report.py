@@ -55,7 +55,9 @@ def collect(
                 "most": max(values),
                 "runs": len(values),
             }
-            for (workload, size, peer), values in sorted(figures.items(), key=lambda item: order.index(item[0][0]))
+            for (workload, size, peer), values in sorted(
+                figures.items(), key=lambda item: (order.index(item[0][0]), item[0][1])
+            )
         ],
     }
 
