@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from shmexec.bench import report
 from shmexec.bench.budget import Budget
 from shmexec.bench.children import GRACE, Child
-from shmexec.bench.workloads import FRESH, WORKLOADS, Effort
+from shmexec.bench.workloads import FRESH, SHORT, WORKLOADS, Effort
 
 Case = tuple[str, int]  # workload, size
 _START: Case = ("startup", 0)
@@ -60,10 +60,20 @@ def measure(
 
 
 def _most_telling_first(cases: list[Case]) -> list[Case]:
-    """What has no size; then the largest size, the smallest, and those between: what is last may be left out."""
-    sizes = sorted({size for _, size in cases if size}, reverse=True)
-    order = [0, *sizes[:1], *sizes[:0:-1]]
-    return sorted(cases, key=lambda case: order.index(case[1]))
+    """Calls; the largest size and the smallest; real work, which takes longest; the sizes between.
+
+    What is last may be left out. Real work earlier would leave whoever is slow at it out of all that is short.
+    """
+    sizes = sorted({size for _, size in cases if size})
+    extremes = dict.fromkeys(sizes[:1], 1) | dict.fromkeys(sizes[-1:], 0)
+
+    def rank(case: Case) -> int:
+        workload, size = case
+        if not size:
+            return -1 if workload in SHORT else 2
+        return extremes.get(size, 3)
+
+    return sorted(cases, key=rank)
 
 
 class _Run:

@@ -70,13 +70,13 @@ def _round_trip(peer: Peer, size: int, effort: Effort = FULL) -> Run:
 
 def _burst(peer: Peer, size: int, effort: Effort = FULL) -> Run:
     one = _timed(lambda: peer.burst(tasks.nothing, 50)) / 50
-    count = int(min(20_000, max(200, effort.seconds / one)))
+    count = int(min(20_000, max(100, effort.seconds / one)))
     return lambda: _timed(lambda: peer.burst(tasks.nothing, count)) / count
 
 
 def _map(peer: Peer, size: int, effort: Effort = FULL) -> Run:
-    spent = _timed(lambda: peer.map(tasks.nothing, list(range(200)))) / 200
-    items = list(range(int(min(500_000, max(500, effort.seconds / spent)))))
+    spent = _timed(lambda: peer.map(tasks.nothing, list(range(100)))) / 100
+    items = list(range(int(min(500_000, max(100, effort.seconds / spent)))))
     return lambda: _timed(lambda: peer.map(tasks.nothing, items)) / len(items)
 
 
@@ -160,6 +160,7 @@ WORKLOADS = {
     "monte-carlo": Workload("Monte Carlo: 64 x 2000 walks", False, _monte_carlo),
     "windows": Workload("sliding windows over 64 MiB: spectra", False, _windows),
 }
+SHORT = ("round-trip", "burst", "map")
 # of a pool that has done nothing yet, in this order
 FRESH = {
     "startup": "new interpreter: import, pool, first answer",
