@@ -10,10 +10,12 @@ Some facts about exit handlers
     They run last in, first out, and ``atexit._clear()`` drops references: destructors of the parent's objects
     would run in the child. The standard library registers its own (``weakref.finalize``, ``logging``) once,
     at import or first use, and remembers having done so: after a clear nothing registers them again.
+    A child that ``os.fork`` makes closes its pipe to the resource tracker (late releases of Python 3.14), gets a
+    tracker of its own, and that unlinks the parent's SharedMemory; but not if multiprocessing has said that it forks.
 What this means for us
     The parent registers `Fork._stop` right before the fork and removes it right after. In the child it stands
     between the inherited handlers and the child's: it ends the process when the child's have run, so that the
-    inherited ones are never reached.
+    inherited ones are never reached. And it says that multiprocessing forks.
 """
 
 import atexit
@@ -24,7 +26,7 @@ import sys
 import threading
 import warnings
 import weakref
-from multiprocessing import util
+from multiprocessing import resource_tracker, util
 from types import TracebackType
 from typing import Any
 
@@ -34,6 +36,7 @@ from shmexec.worker import ending
 _threading: Any = threading  # for what these modules do not declare
 _util: Any = util
 _finalize: Any = weakref.finalize
+_fork_intent: Any = getattr(resource_tracker, "_fork_intent", None)
 
 _parents_own: list[object] = []  # what was taken out of tables: dropping it would destroy it
 
@@ -52,12 +55,16 @@ class Fork:
         try:
             _util._flush_std_streams()
             _core.flush_all()  # or the child would write it a second time
+            if _fork_intent is not None:
+                _fork_intent.preserve_fd = True
         finally:
             atexit.register(self._stop)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if _fork_intent is not None:
+            _fork_intent.preserve_fd = False
         if os.getpid() == self._parent:
             atexit.unregister(self._stop)
             signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
