@@ -5,6 +5,7 @@ from typing import SupportsFloat, SupportsIndex
 
 _LONGEST = 1e9  # seconds: 30 years are no limit
 
+_KIND = {"buffersize": "an integer or None"}
 _AT_LEAST = {  # in the standard library's words, where it has some
     "max_tasks_per_child": ">= 1",
     "chunksize": ">= 1",
@@ -26,7 +27,7 @@ def checked_count(name: str, value: int | None) -> int | None:
 def checked_integer(name: str, value: int, *, least: int) -> int:
     """An integer of at least so much."""
     if is_boolean(value) or not isinstance(value, SupportsIndex):
-        raise TypeError(f"{name} must be an integer, not {type(value).__name__}")
+        raise TypeError(f"{name} must be {_KIND.get(name, 'an integer')}, not {type(value).__name__}")
     value = operator.index(value)  # NumPy's integers, too
     if value < least:
         raise ValueError(f"{name} must be {_AT_LEAST.get(name, f'greater than {least - 1}')}, not {value}")

@@ -4,7 +4,9 @@ import gc
 import multiprocessing
 import os
 import threading
+import weakref
 from concurrent import futures
+from concurrent.futures.process import BrokenProcessPool
 
 import numpy as np
 import pytest
@@ -213,6 +215,52 @@ def test_a_worker_is_replaced_after_its_last_task(make_executor, method):
     executor = make_executor(2, method, max_tasks_per_child=1)
     assert len(set(executor.map(tasks.pid, range(8)))) == 8
     assert executor.stats().workers_died == 0
+
+
+@pytest.mark.parametrize("is_shut_down", [False, True])
+def test_calls_of_a_pool_that_nobody_has_are_run_by_the_next_worker(gate, is_shut_down):
+    executor = shmexec.SharedExecutor(1, max_tasks_per_child=1)
+    say, wait = gate("say"), gate("wait")
+    made = [executor.submit(tasks.pass_gates, say, wait, i) for i in range(3)]
+    say.wait_open()
+    pool = weakref.ref(executor._pool)
+    if is_shut_down:
+        executor.shutdown(wait=False)
+    del executor
+    gc.collect()
+    wait.open(3)
+    assert [future.result() for future in made] == [0, 1, 2]
+    del made
+    sequencer.wait_until(lambda: pool() is None or pool().is_closed)
+
+
+def test_calls_fail_if_the_next_worker_cannot_be_started(make_executor, gate, monkeypatch):
+    executor = make_executor(1, max_tasks_per_child=1)
+    say, wait = gate("say"), gate("wait")
+    made = [executor.submit(tasks.pass_gates, say, wait, i) for i in range(3)]
+    say.wait_open()
+
+    def start(**options):
+        raise OSError("no more of them")
+
+    monkeypatch.setattr(executor._pool._crew, "start", start)
+    wait.open(3)
+    assert made[0].result() == 0
+    for future in made[1:]:
+        with pytest.raises(BrokenProcessPool, match="no worker process could be started: no more of them"):
+            future.result()
+
+
+def test_a_worker_that_is_terminated_in_its_last_task_is_not_replaced(make_executor, gate):
+    executor = make_executor(1, max_tasks_per_child=1)
+    say, wait = gate("say"), gate("wait")
+    made = [executor.submit(tasks.pass_gates, say, wait, i) for i in range(3)]
+    say.wait_open()
+    executor.terminate_workers()
+    executor.shutdown()
+    assert isinstance(made[0].exception(), BrokenProcessPool)
+    assert all(future.cancelled() or isinstance(future.exception(), BrokenProcessPool) for future in made[1:])
+    assert executor.stats().workers_started == 1
 
 
 def inner(depth, array):

@@ -6,6 +6,7 @@ of these words in it, ``-v`` names each as it goes. The interpreter must have CP
 
 import argparse
 import os
+import re
 import sys
 import unittest
 from collections.abc import Iterator
@@ -22,8 +23,13 @@ METHODS = ("Forkserver", "Spawn", "Fork")  # as the names of the test classes ha
 
 
 def excluded() -> dict[str, str]:
-    """Names of tests that make no sense here, and why."""
-    return exclusions.read(HERE / "exclusions")
+    """Names of tests of this interpreter that make no sense here, and why."""
+    table = {}
+    for name, reason in exclusions.read(HERE / "exclusions").items():
+        since = re.match(r"since 3\.(\d+): ", reason)
+        if since is None or sys.version_info >= (3, int(since[1])):
+            table[name] = reason
+    return table
 
 
 def tests_in(suite: unittest.TestSuite | unittest.TestCase) -> Iterator[unittest.TestCase]:
