@@ -231,7 +231,7 @@ def test_calls_of_a_pool_that_nobody_has_are_run_by_the_next_worker(gate, is_shu
     wait.open(3)
     assert [future.result() for future in made] == [0, 1, 2]
     del made
-    sequencer.wait_until(lambda: pool() is None or pool().is_closed)
+    sequencer.wait_until(lambda: not gc.collect() and pool() is None)
 
 
 def test_calls_fail_if_the_next_worker_cannot_be_started(make_executor, gate, monkeypatch):
