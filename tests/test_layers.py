@@ -16,7 +16,7 @@ LAYERS = [
     {"errors", "checks", "standard"},
     {"_core"},
     {"arrays", "pickling", "reports", "progress"},
-    {"transport"},
+    {"transport", "chunks"},
     {"worker", "pool"},
     {"mapping"},
     {"options", "exits"},
