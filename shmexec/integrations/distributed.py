@@ -6,6 +6,7 @@ How a call flows::
      submit(f, big, x)
         | big: scattered once --------------> `Shipped`, shared at first use
         | f, x: bytes ------> which machine? -> run_in_pool: pool.submit ------> f(big, x)
+     ClusterFuture.progress <--- events <---- looks five times a second <------- report_progress(0.5)
      ClusterFuture: done <-- "finished" <----- the result stays here <---------- by name
         | result() <---------------------------- by Dask, when somebody asks
 
@@ -17,15 +18,11 @@ Assumptions: the client is not asynchronous. Callbacks of futures run in one thr
     client's event loop: they may ask for the result of their future, and submit.
 """
 
-import asyncio
 import importlib.metadata
-import itertools
 import platform
-import threading
-import uuid
 import weakref
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Executor, Future
 from concurrent.futures import wait as wait_for
 from functools import partial
 from typing import Any, TypeVar
@@ -33,124 +30,25 @@ from typing import Any, TypeVar
 import numpy as np
 
 try:
-    import dask
     import distributed
     from dask.base import tokenize
 except ImportError as error:
     raise ImportError("shmexec.integrations.distributed needs Dask: pip install 'shmexec[distributed]'") from error
 
 from shmexec.checks import checked_count, checked_integer, checked_nanoseconds
-from shmexec.integrations.cluster_machine import SharedExecutorPlugin, run_in_pool, stats_of_pool
-from shmexec.integrations.cluster_map import map_futures
-from shmexec.integrations.parcels import BIG, Shipped, pack
-from shmexec.mapping import length
+from shmexec.chunks import Chunks, Item, Remaining, Waited, length
+from shmexec.integrations.cluster_calls import Cluster, ClusterFuture, Input
+from shmexec.integrations.cluster_machine import SharedExecutorPlugin, stats_of_pool
+from shmexec.integrations.parcels import BIG, pack
 from shmexec.pickling.failures import name_of
 from shmexec.pool.stats import PoolStats
-from shmexec.progress import Progress, checked_progress
+from shmexec.progress import Progress, Reported, checked_progress
 
 T = TypeVar("T")
 
 __all__ = ["ClusterExecutor", "ClusterFuture", "LimitedClusterExecutor", "SharedExecutorPlugin"]
 
-_ATTEMPTS = 4
 _MUST_BE_EQUAL = ("shmexec", "distributed", "cloudpickle")
-
-
-_THERE = object()  # the value of a future whose result is somewhere in the cluster
-
-
-class _Input:
-    """A big array of the user's. It is kept for as long as a call has it, so that it can be sent again."""
-
-    def __init__(self, client: Any, array: np.ndarray[Any, Any], token: str) -> None:
-        self._client, self._array, self._token = client, array, token
-        self._sent: Any = None
-
-    def in_cluster(self) -> Any:
-        """Dask's future of it."""
-        if self._sent is None or self._sent.status != "finished":
-            if self._sent is not None and tokenize(self._array) != self._token:
-                raise RuntimeError(
-                    "the machine that had an input is lost, and the array has been changed meanwhile, so it cannot be"
-                    " sent again: submit copies of arrays that change"
-                )
-            key = f"shmexec-input-{self._token}-{uuid.uuid4().hex}"  # a new one: Dask may not have forgotten the last
-            self._sent = _scattered(self._client, key, Shipped(self._array))
-        return self._sent
-
-
-class ClusterFuture(Future[T]):
-    """Of a call on a cluster. It is done when the call is; `result` then fetches the value, once.
-
-    As an argument of another call of the same executor it stands for its result, at any depth, which goes there without
-    coming here. `cancel` takes back a call that nobody has begun; one that runs goes on, and nobody waits for it.
-    """
-
-    _owner: "ClusterExecutor"
-    _packed: tuple[Any, ...]
-    _apart: "list[_Input | ClusterFuture[Any]]"
-    _in_dask: Any = None
-
-    def in_cluster(self) -> Any:
-        """Dask's future of it; if Dask has given that up, of the same call once more."""
-        with self._owner._lock:
-            if self._in_dask is None or self._in_dask.status == "cancelled":
-                client = self._owner._running_client()
-                apart = [one.in_cluster() for one in self._apart]
-                with dask.annotate(executor="default"):
-                    key = f"{self._packed[-1]}-{uuid.uuid4().hex}"
-                    self._in_dask = client.submit(run_in_pool, *self._packed, *apart, key=key, pure=False)
-                client.loop.add_callback(self._follow, self._in_dask)
-            return self._in_dask
-
-    async def _follow(self, in_dask: Any) -> None:
-        """In the event loop: until it is done, whatever becomes of it."""
-        try:
-            error = await in_dask.exception()
-        except BaseException as failure:
-            error = failure
-        try:
-            self._owner._thread.submit(self._settle, in_dask, error)
-        except RuntimeError:  # shut down: nobody waits
-            pass
-
-    def _settle(self, in_dask: Any, error: BaseException | None) -> None:
-        if self.done() or in_dask is not self._in_dask:
-            return
-        try:
-            if in_dask.status == "cancelled":
-                self.in_cluster()
-            elif error is None:  # also if it is lost since
-                self.set_result(_THERE)  # type: ignore[arg-type]
-            else:
-                self.set_exception(error)
-        except Exception as failure:
-            if not self.done():
-                self.set_exception(failure)
-
-    def result(self, timeout: float | None = None) -> T:
-        """Wait for the call, and fetch its result."""
-        value = super().result(timeout)
-        while value is _THERE:
-            in_dask = self.in_cluster()
-            try:
-                value = in_dask.result(timeout)
-            except (CancelledError, asyncio.CancelledError):
-                if in_dask.status != "cancelled":
-                    raise
-                continue  # with the machine on which it was; what is lost and no more is Dask's to compute
-            with self._condition:
-                self._result = value
-        return value
-
-    def cancel(self) -> bool:
-        """Whether nobody will get a result."""
-        if not super().cancel():
-            return False
-        self.set_running_or_notify_cancel()
-        if self._in_dask is not None:
-            self._in_dask.cancel()
-        return True
 
 
 class _Calls(Executor):
@@ -187,16 +85,43 @@ class _Calls(Executor):
         ordered: bool = True,
         progress: Progress = False,
     ) -> Iterator[T]:
-        """As `SharedExecutor.map`; the default `chunksize` is 1, and what calls report of themselves is not shown."""
+        """As `SharedExecutor.map`; the default `chunksize` is 1."""
         if not callable(fn):
             raise TypeError(f"fn must be a callable, not {type(fn).__name__}")
-        size = checked_count("chunksize", chunksize) or 1
-        ahead = checked_count("buffersize", buffersize)
-        items = zip(*iterables, strict=False)
-        chunks = iter(lambda: list(itertools.islice(items, size)), [])
-        submit, limits = self._executor._submit, self._limits
-        futures = (submit(fn, chunk, limits, is_chunk=True) for chunk in chunks)
-        return map_futures(futures, timeout, ahead, bool(ordered), checked_progress(progress), size, length(iterables))
+        size, ahead = checked_count("chunksize", chunksize) or 1, checked_count("buffersize", buffersize)
+        checked_progress(progress)
+        chunks = _ClusterChunks(self._executor, fn, zip(*iterables, strict=False), size, self._limits)
+        return chunks.results(
+            Remaining(timeout),
+            ahead=ahead,
+            ordered=bool(ordered),
+            progress=progress,
+            total=length(iterables) if progress is not False else None,
+            owner=self,
+        )
+
+    def cancel(self, future: Future[Any]) -> bool:
+        """Cancel a call of this executor, also if it runs: then the machine ends the process in which it does.
+
+        Unlike the `cancel` of a `SharedExecutor` it does not wait for that: the future is done at once.
+
+        Returns
+        -------
+        bool
+            False: it is done already.
+
+        Raises
+        ------
+        TypeError
+            If `future` is not a future of a `ClusterExecutor`.
+        ValueError
+            If it is of another executor.
+        """
+        if not isinstance(future, ClusterFuture):
+            raise TypeError(f"future must be one that this executor's submit returned, not {type(future).__name__}")
+        if not self._executor.has_made(future):
+            raise ValueError("future is of another executor: cancel it there")
+        return future.end()
 
 
 class ClusterExecutor(_Calls):
@@ -229,14 +154,13 @@ class ClusterExecutor(_Calls):
         if not isinstance(client, distributed.Client):
             raise TypeError(f"client must be a distributed.Client, not {type(client).__name__}")
         plugin = SharedExecutorPlugin(max_workers)
-        self._client = client
         if client.asynchronous:
             raise ValueError("client must not be asynchronous: use Client(...) without asynchronous=True")
-        _check_machines(self._running_client())
+        self._cluster = Cluster(client)
+        _check_machines(self._cluster.running_client())
         client.register_plugin(plugin)
-        self._lock = threading.RLock()
-        self._thread = ThreadPoolExecutor(1, "shmexec-cluster")
-        self._inputs: weakref.WeakValueDictionary[str, _Input] = weakref.WeakValueDictionary()
+        self._cluster.listen()
+        self._inputs: weakref.WeakValueDictionary[str, Input] = weakref.WeakValueDictionary()
         self._futures: weakref.WeakSet[ClusterFuture[Any]] = weakref.WeakSet()
         self._is_closed = False
 
@@ -246,15 +170,12 @@ class ClusterExecutor(_Calls):
 
     @property
     def _max_workers(self) -> int:  # other libraries read it
-        threads: dict[str, int] = self._client.nthreads()
+        threads: dict[str, int] = self._cluster.client.nthreads()
         return max(1, sum(threads.values()))
 
-    def _running_client(self) -> Any:
-        if self._client.status != "running":
-            raise RuntimeError(
-                f"the Dask client is {self._client.status}: make a new Client, and a ClusterExecutor of it"
-            )
-        return self._client
+    def has_made(self, future: ClusterFuture[Any]) -> bool:
+        """Whether it is one of this executor."""
+        return future.cluster is self._cluster
 
     def _submit(
         self, fn: Callable[..., Any], arguments: Any, options: dict[str, Any], *, is_chunk: bool
@@ -263,20 +184,19 @@ class ClusterExecutor(_Calls):
             raise TypeError(f"fn must be a callable, not {type(fn).__name__}")
         if self._is_closed:
             raise RuntimeError("cannot schedule new futures after shutdown")
-        future: ClusterFuture[Any] = ClusterFuture()
-        future._owner, future._apart = self, []
-        take = partial(self._take, future._apart, {})
+        apart: list[Input | ClusterFuture[Any]] = []
+        take = partial(self._take, apart, {})
         function = pack(fn, take)
-        is_whole = not future._apart
-        future._packed = (function, pack(arguments, take), is_whole, is_chunk, options, name_of(fn))
+        is_whole = not apart
+        future: ClusterFuture[Any] = ClusterFuture(self._cluster)
         self._futures.add(future)
-        future.in_cluster()
+        future.start((function, pack(arguments, take), is_whole, is_chunk, options, name_of(fn)), apart)
         return future
 
     def _take(self, apart: list[Any], places: dict[int, int], obj: Any) -> int | None:
         """What goes apart: where it stands there."""
         if isinstance(obj, ClusterFuture):
-            if obj._owner is not self:
+            if not self.has_made(obj):
                 raise ValueError("a future among the arguments is of another executor: give its result")
         elif type(obj) is not np.ndarray or obj.nbytes < BIG or obj.dtype.hasobject:
             return None
@@ -285,13 +205,12 @@ class ClusterExecutor(_Calls):
             apart.append(obj if isinstance(obj, ClusterFuture) else self._input(obj))
         return place
 
-    def _input(self, array: np.ndarray[Any, Any]) -> _Input:
+    def _input(self, array: np.ndarray[Any, Any]) -> Input:
         token = tokenize(array)
-        with self._lock:
-            found = self._inputs.get(token)
-            if found is None:
-                found = self._inputs[token] = _Input(self._client, array, token)
-            return found
+        found = self._inputs.get(token)
+        return found or self._inputs.setdefault(
+            token, Input(self._cluster, array, token)
+        )  # one, of two threads that ask
 
     def options(
         self, *, timeout: float | None = None, retries: int = 0, copy_once: bool = False
@@ -314,11 +233,11 @@ class ClusterExecutor(_Calls):
                 future.cancel()
         if wait:
             wait_for(futures)
-            self._thread.shutdown()
+            self._cluster.callbacks.shutdown()
 
     def stats(self) -> dict[str, PoolStats]:
         """The figures of the pool of each machine, by the address of its Dask worker."""
-        found: dict[str, PoolStats] = self._running_client().run(stats_of_pool)
+        found: dict[str, PoolStats] = self._cluster.running_client().run(stats_of_pool)
         return found
 
 
@@ -337,15 +256,31 @@ class LimitedClusterExecutor(_Calls):
         self._owner.shutdown(wait, cancel_futures=cancel_futures)
 
 
-def _scattered(client: Any, key: str, value: Shipped) -> Any:
-    """Dask's future of it. The machine that Dask has chosen may be lost just now: then it chooses another."""
-    for _ in range(_ATTEMPTS - 1):
-        try:
-            return client.scatter({key: value})[key]
-        except OSError:
-            if client.status != "running":
-                raise
-    return client.scatter({key: value})[key]
+class _ClusterChunks(Chunks):
+    """The chunks of a map over a cluster."""
+
+    def __init__(
+        self,
+        owner: ClusterExecutor,
+        fn: Callable[..., Any],
+        items: Iterator[Item],
+        size: int,
+        limits: dict[str, Any],
+    ) -> None:
+        super().__init__(items, size)
+        self._owner, self._function, self._limits = owner, fn, limits
+
+    def send(self, chunk: tuple[Item, ...]) -> ClusterFuture[Any]:
+        """As one call."""
+        is_chunk = self._size > 1
+        return self._owner._submit(
+            self._function, chunk if is_chunk else (chunk[0], {}), self._limits, is_chunk=is_chunk
+        )
+
+    def reports(self, watched: Mapping[Waited, int]) -> list[Reported]:
+        """What machines have told."""
+        reports = [future.running_report for future in list(watched) if isinstance(future, ClusterFuture)]
+        return [report for report in reports if report is not None]
 
 
 def _check_machines(client: Any) -> None:

@@ -15,6 +15,7 @@ import cloudpickle
 import numpy as np
 
 import shmexec
+from shmexec import _core
 
 BIG = 1 << 18  # bytes, from which on an array goes apart: with 1 Gbit/s as long on its way as a message
 
@@ -71,7 +72,11 @@ def run_packed(function: bytes, arguments: bytes, is_whole: bool, is_chunk: bool
     """
     fn = _known_function(function) if is_whole else unpack(function, apart)
     if is_chunk:
-        return [fn(*args) for args in unpack(arguments, apart)]
+        values: list[Any] = []
+        for args in unpack(arguments, apart):
+            _core.running.item = len(values)  # for what it reports
+            values.append(fn(*args))
+        return values
     args, kwargs = unpack(arguments, apart)
     return fn(*args, **kwargs)
 

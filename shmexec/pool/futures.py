@@ -56,8 +56,19 @@ class CallFuture(LazyFuture, Future[Any]):
     @property
     def progress(self) -> float | str | None:
         """What the call has last said of itself by `shmexec.report_progress`: a fraction or a text, or None."""
-        running = () if self.pool is None or self.done() else self.pool.reports(lambda call: call.future is self)
-        return running[0][-1] if running else self._last_report  # looked at last: it is there before the call is over
+        report = self.report
+        return None if report is None else report[-1]
+
+    @property
+    def report(self) -> Reported | None:
+        """That, and while it runs also the items before it, the fraction and the text."""
+        running: list[Reported] = []
+        if self.pool is not None and not self.done():
+            running = self.pool.reports(lambda call: call.future is self)
+        if running:
+            return running[0]
+        last = self._last_report  # looked at last: it is there before the call is over
+        return None if last is None else (0, None, None, last)
 
     def note_report(self, report: float | str | None) -> None:
         """The last one: the call is about to be over."""

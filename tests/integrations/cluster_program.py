@@ -1,5 +1,6 @@
 """A program of its own with a cluster of two workers under nannies; prints what happened there, as JSON."""
 
+import asyncio
 import json
 import logging
 import multiprocessing
@@ -8,6 +9,8 @@ import re
 import signal
 import subprocess
 import sys
+import threading
+from concurrent.futures import Future
 from pathlib import Path
 
 import dask
@@ -15,6 +18,7 @@ import numpy as np
 from distributed import Client, LocalCluster
 from sequencer import wait_until
 
+import shmexec
 from shmexec.integrations.distributed import ClusterExecutor
 
 BIG = np.arange(300_000.0)
@@ -123,6 +127,67 @@ def plugin(client, ex):
     }
 
 
+def not_waiting(client, ex):
+    """Inputs do not come through until they may."""
+    may, scatter = threading.Event(), client.scatter
+
+    async def scatter_late(*args, **options):
+        while not may.is_set():
+            await asyncio.sleep(0.01)
+        return await scatter(*args, **options)
+
+    client.scatter = scatter_late
+    array = BIG + 0.5
+    total = ex.submit(np.sum, array)
+    after = ex.submit(float, total)
+    given_up = ex.submit(np.sum, array)
+    found = {"small": ex.submit(abs, -3).result(), "done": total.done(), "cancelled": given_up.cancel()}
+    array[:] = 0
+    may.set()
+    del client.scatter
+    found["right"] = total.result() == after.result() == float((BIG + 0.5).sum())
+    return found
+
+
+def reports(client, ex):
+    seen, folder = [], str(Path.cwd())
+    future = ex.submit(report_and_wait, folder, "go on")
+    wait_until(lambda: future.progress == 0.5)
+    Path("go on").touch()
+    future.result()
+
+    def show(done, total):
+        seen.append(done)
+        if done == 2.5:  # two items of the chunk, and half of the third
+            Path("go on 2").touch()
+
+    values = list(ex.map(report_and_wait, [folder] * 3, ["go on", "go on", "go on 2"], chunksize=3, progress=show))
+    return {"last": future.progress, "values": values, "most": max(seen)}
+
+
+def report_and_wait(folder, name):
+    shmexec.report_progress(0.5)
+    wait_until(Path(folder, name).exists)
+    shmexec.report_progress("nearly there")
+
+
+def cancels(client, ex):
+    Path("cancelled").mkdir()
+    running = [ex.submit(begin, str(Path("cancelled").absolute()), value) for value in (BIG, BIG + 1)]
+    wait_until(lambda: len(list(Path("cancelled").glob("begun-*"))) == 2)
+    pids = {int(path.name.partition("-")[2]) for path in Path("cancelled").glob("begun-*")}
+    found = {"left alone": running[0].cancel(), "ended": ex.cancel(running[1])}
+    wait_until(lambda: len([pid for pid in pids if Path(f"/proc/{pid}").exists()]) == 1)
+    Path("cancelled", "go").touch()
+    wait_until(lambda: list(Path("cancelled").glob("over-*")))
+    found["results"] = [error_of(one.result) for one in running]
+    found["no future"] = error_of(ex.cancel, Future())
+    with ClusterExecutor(client) as other:
+        found["of another"] = error_of(other.options(retries=1).cancel, running[0])
+    found["goes on"] = [ex.submit(abs, -n).result() for n in range(4)]
+    return found
+
+
 def lost(client, ex):
     made = [ex.submit(scale, BIG + factor, 2.0) for factor in range(6)]
     for one in made:
@@ -149,11 +214,18 @@ def lost_while_it_runs(client, ex):
 def begin(folder, array):
     Path(folder, f"begun-{os.getpid()}").touch()
     wait_until(Path(folder, "go").exists)
+    Path(folder, f"over-{os.getpid()}").touch()
     return array.sum()
 
 
 def closed(client, ex):
     running = [ex.submit(signal.pause) for _ in range(4)]
+
+    async def scatter_never(*args, **options):
+        await asyncio.Event().wait()
+
+    client.scatter = scatter_never
+    running.append(ex.submit(np.sum, BIG + 0.25))
     client.close()
     return {
         "running": [error_of(one.result) for one in running],
@@ -171,7 +243,20 @@ def main():
     ) as cluster:
         with Client(cluster) as client:
             ex = ClusterExecutor(client)
-            for part in same_script, by_name, own, maps, failures, plugin, lost, lost_while_it_runs, closed:
+            for part in (
+                same_script,
+                by_name,
+                own,
+                not_waiting,
+                maps,
+                failures,
+                reports,
+                cancels,
+                plugin,
+                lost,
+                lost_while_it_runs,
+                closed,
+            ):
                 found[part.__name__] = part(client, ex)
     json.dump(found, sys.stdout)
 

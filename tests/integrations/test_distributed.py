@@ -41,6 +41,42 @@ def test_a_call_sees_its_inputs_as_they_were_submitted_and_nobody_elses_writes(f
     assert found["own"] == {"written": [True] * 3, "nested": True, "changed": 1e6}
 
 
+def test_submit_does_not_wait_for_inputs_nor_do_calls_for_those_of_others(found):
+    assert found["not_waiting"] == {"small": 3, "done": False, "cancelled": True, "right": True}
+
+
+def test_what_a_call_reports_is_seen_by_its_future_and_on_the_bar(found):
+    assert found["reports"] == {"last": "nearly there", "values": [None] * 3, "most": 3}
+
+
+def test_a_running_call_is_ended_by_the_executors_cancel_and_goes_on_after_the_futures(found):
+    part = found["cancels"]
+    assert part["left alone"] is part["ended"] is True
+    assert all(one.startswith("CancelledError") for one in part["results"])
+    assert part["no future"] == "TypeError: future must be one that this executor's submit returned, not Future"
+    assert part["of another"] == "ValueError: future is of another executor: cancel it there"
+    assert part["goes on"] == [0, 1, 2, 3]
+
+
+def test_a_call_that_comes_after_it_was_to_be_ended_is_ended_too():
+    pytest.importorskip("distributed")
+    from shmexec.integrations.cluster_machine import _Calls
+
+    class Pool:
+        def cancel(self, future):
+            ended.append(future)
+
+    ended = []
+    calls = _Calls()
+    calls.end("late")
+    calls.begun("late", Pool(), "one")
+    calls.begun("other", Pool(), "two")
+    assert ended == ["one"]
+    calls.over("other")
+    calls.end("other")
+    assert ended == ["one"]
+
+
 def test_map_has_what_the_map_of_a_pool_has(found):
     part = found["maps"]
     assert part["plain"] == [32, 729, 16384]
@@ -97,8 +133,8 @@ class Machines:
         return found
 
 
-def of_package(found):
-    return lambda function, *args: found if args == ("shmexec",) else function(*args)
+def of_package(found, name="shmexec"):
+    return lambda function, *args: found if args == (name,) else function(*args)
 
 
 def test_a_machine_without_the_package_or_with_another_version_is_named_with_the_command_to_type():
@@ -113,10 +149,27 @@ def test_a_machine_without_the_package_or_with_another_version_is_named_with_the
         _check_machines(Machines(missing, on_worker=False))
     with pytest.raises(RuntimeError, match=r"tcp://there:1 has shmexec 0\.0\.1, and here it is"):
         _check_machines(Machines(of_package("0.0.1")))
+    with pytest.raises(
+        RuntimeError, match=r"scheduler's machine has distributed 2023\.1, .* pip install 'distributed=="
+    ):
+        _check_machines(Machines(of_package("2023.1", "distributed"), on_worker=False))
     with pytest.raises(RuntimeError, match="tcp://there:1 does not answer"):
         _check_machines(Machines(of_package(OSError("gone"))))
     with pytest.raises(RuntimeError, match=r"tcp://there:1 has Python 3\.1, and here"):
         _check_machines(Machines(lambda function, *args: function(*args) if args else ("3", "1", "4")))
+
+
+def test_a_machine_that_comes_later_with_another_version_says_so_in_its_log():
+    pytest.importorskip("distributed")
+    from shmexec.integrations.distributed import SharedExecutorPlugin
+
+    class Worker:
+        address = "tcp://there:1"
+
+    plugin = SharedExecutorPlugin()
+    plugin._version = "0.0.1"
+    with pytest.raises(RuntimeError, match=r"tcp://there:1 has shmexec .*here by pip install 'shmexec==0\.0\.1'"):
+        plugin.setup(Worker())
 
 
 def test_without_distributed_the_command_to_type_is_named(script):
