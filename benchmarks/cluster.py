@@ -1,8 +1,8 @@
 """Three hosts: a script that runs there as it stands, hosts that are lost meanwhile, and time against plain Dask.
 
-The hosts are network namespaces on this machine, shaped to 1 Gbit/s each way, so it takes root:
+The hosts are network namespaces on this machine, their links shaped each way, so it takes root:
 
-    sudo python benchmarks/cluster.py [script] [times] [--pictures 24] [--side 1000] [--rounds 3] [--tcp-timeout 30]
+    sudo python benchmarks/cluster.py [script] [times] [--rounds 3] [--rate 1gbit] [--tcp-timeout 30] ...
 
 `script`: the one of docs/cluster.md alone on this machine, on the three hosts, with one host killed in the middle (its
 kernel closes the connections), and with one that loses its power in the middle (packets to it vanish). What it prints
@@ -40,9 +40,9 @@ VICTIM = HOSTS[-1]
 
 
 @contextlib.contextmanager
-def three_hosts() -> Iterator[tuple[Hosts, Client]]:
+def three_hosts(rate: str) -> Iterator[tuple[Hosts, Client]]:
     """With a worker of Dask on each; the scheduler is here."""
-    with Hosts() as hosts, LocalCluster(n_workers=0, host=HERE, dashboard_address=":0") as cluster:
+    with Hosts(rate) as hosts, LocalCluster(n_workers=0, host=HERE, dashboard_address=":0") as cluster:
         for host in HOSTS:
             hosts.start_worker(host, cluster.scheduler_address)
         with Client(cluster) as client:
@@ -77,7 +77,7 @@ def lose_in_the_middle(hosts: Hosts, client: Client, lose: Callable[[Hosts, int]
         time.sleep(0.02)
 
 
-def script() -> None:
+def script(rate: str) -> None:
     code = re.search(r"^```python\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE)
     assert code is not None
     with tempfile.TemporaryDirectory() as folder:
@@ -86,13 +86,13 @@ def script() -> None:
         here, seconds, _ = run_script(path)
         print(here, end="")
         print(f"this machine alone{seconds:30.1f} s", flush=True)
-        with three_hosts() as (_, client):
+        with three_hosts(rate) as (_, client):
             there, seconds, _ = run_script(path, client.scheduler.address)
         print(
             f"three hosts                               {seconds:6.1f} s; the same output: {here == there}", flush=True
         )
         for what, lose in ("is killed", Hosts.kill), ("loses its power", Hosts.cut_power):
-            with three_hosts() as (hosts, client):
+            with three_hosts(rate) as (hosts, client):
                 there, seconds, after = run_script(
                     path, client.scheduler.address, meanwhile=partial(lose_in_the_middle, hosts, client, lose)
                 )
@@ -134,7 +134,7 @@ def timed(hosts: Hosts, function: Callable[..., object], *arguments: object) -> 
     return found, time.perf_counter() - begun, hosts.bytes_crossed() - before
 
 
-def times(pictures: int, side: int, rounds: int) -> None:
+def times(rate: str, pictures: int, side: int, rounds: int) -> None:
     rng = np.random.default_rng(7)
     figures: dict[str, list[tuple[float, int]]] = {"shmexec": [], "plain Dask": []}
 
@@ -143,7 +143,7 @@ def times(pictures: int, side: int, rounds: int) -> None:
         stack = [rng.poisson(20, (side, side)).astype(float) for _ in range(pictures)]
         return stack, rng.normal(5, 1, (side, side)), rng.uniform(0.5, 1.5, (side, side))
 
-    with three_hosts() as (hosts, client), ClusterExecutor(client) as ex, SharedExecutor(2) as alone:
+    with three_hosts(rate) as (hosts, client), ClusterExecutor(client) as ex, SharedExecutor(2) as alone:
         for turn in range(rounds + 1):
             inputs = data()
             here = analyse(alone.submit, *inputs)
@@ -170,6 +170,7 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=24)
     parser.add_argument("--side", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rate", default="1gbit", help="of each host's link, as tc writes it")
     parser.add_argument("--tcp-timeout", type=int, default=30, help="Dask's distributed.comm.timeouts.tcp, seconds")
     given = parser.parse_args()
     unknown = set(given.parts) - {"script", "times"}
@@ -180,9 +181,9 @@ def main() -> None:
     os.environ["DASK_DISTRIBUTED__COMM__TIMEOUTS__TCP"] = limit  # of the workers and of the script
     dask.config.set({"distributed.comm.timeouts.tcp": limit})  # of the scheduler
     if "script" in given.parts or not given.parts:
-        script()
+        script(given.rate)
     if "times" in given.parts or not given.parts:
-        times(given.pictures, given.side, given.rounds)
+        times(given.rate, given.pictures, given.side, given.rounds)
 
 
 if __name__ == "__main__":

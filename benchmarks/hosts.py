@@ -1,4 +1,4 @@
-"""Three hosts: network namespaces on this machine, joined by a bridge, shaped to 1 Gbit/s each way. It takes root."""
+"""Three hosts: network namespaces on this machine, joined by a bridge, shaped each way. It takes root."""
 
 import os
 import signal
@@ -9,7 +9,6 @@ from pathlib import Path
 HOSTS = (1, 2, 3)
 HERE = "10.77.0.100"  # where the program and the scheduler run
 _NAME = "shxbench"
-_RATE = ("tbf", "rate", "1gbit", "burst", "256k", "latency", "50ms")
 
 
 def _run(*command: str) -> None:
@@ -24,6 +23,9 @@ def address(host: int) -> str:
 class Hosts:
     """The namespaces, and a worker of Dask in each that is started."""
 
+    def __init__(self, rate: str) -> None:
+        self._shape = ("tbf", "rate", rate, "burst", "256k", "latency", "50ms")
+
     def __enter__(self) -> "Hosts":
         self._workers: dict[int, subprocess.Popen[bytes]] = {}
         self.__exit__()
@@ -35,12 +37,12 @@ class Hosts:
             _run("ip", "netns", "add", space)
             _run("ip", "link", "add", outside, "type", "veth", "peer", "name", inside, "netns", space)
             _run("ip", "link", "set", outside, "master", _NAME, "up")
-            _run("tc", "qdisc", "add", "dev", outside, "root", *_RATE)
+            _run("tc", "qdisc", "add", "dev", outside, "root", *self._shape)
             within = ("ip", "netns", "exec", space)
             _run(*within, "ip", "addr", "add", f"{address(host)}/24", "dev", inside)
             _run(*within, "ip", "link", "set", "lo", "up")
             _run(*within, "ip", "link", "set", inside, "up")
-            _run(*within, "tc", "qdisc", "add", "dev", inside, "root", *_RATE)
+            _run(*within, "tc", "qdisc", "add", "dev", inside, "root", *self._shape)
         return self
 
     def start_worker(self, host: int, scheduler: str) -> None:
