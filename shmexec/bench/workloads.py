@@ -75,9 +75,14 @@ def _burst(peer: Peer, size: int, effort: Effort = FULL) -> Run:
 
 
 def _map(peer: Peer, size: int, effort: Effort = FULL) -> Run:
-    spent = _timed(lambda: peer.map(tasks.nothing, list(range(100)))) / 100
-    items = list(range(int(min(500_000, max(100, effort.seconds / spent)))))
-    return lambda: _timed(lambda: peer.map(tasks.nothing, items)) / len(items)
+    def each(count: int) -> float:
+        items = list(range(count))
+        return _timed(lambda: peer.map(tasks.nothing, items)) / count
+
+    count = 100
+    for _ in range(2):  # so few say little about chunks that grow with the number of items
+        count = int(min(500_000, max(100, effort.seconds / each(count))))
+    return lambda: each(count)
 
 
 def _array_in(peer: Peer, size: int, effort: Effort = FULL) -> Run:
