@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
-from typing import Any, ParamSpec, Protocol, TypeVar
+from typing import Any, ParamSpec, Protocol, TypeVar, overload
 
 from shmexec.checks import checked_count
 from shmexec.mapping import MapOptions, map_calls
@@ -53,10 +53,24 @@ class LimitedExecutor(Executor):
     def _is_plain(self) -> bool:
         return self._limits == NO_LIMITS and self._scope is None
 
-    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+    # Futures may stand where their results are wanted.
+
+    @overload
+    def submit(self, fn: Callable[..., T], first: Future[Any], /, *args: Any, **kwargs: Any) -> Future[T]: ...
+    @overload
+    def submit(
+        self, fn: Callable[..., T], first: Any, second: Future[Any], /, *args: Any, **kwargs: Any
+    ) -> Future[T]: ...
+    @overload
+    def submit(
+        self, fn: Callable[..., T], first: Any, second: Any, third: Future[Any], /, *args: Any, **kwargs: Any
+    ) -> Future[T]: ...
+    @overload
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]: ...
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """As `SharedExecutor.submit`."""
         if self._is_plain or not callable(fn):
-            future: Future[T] = self._owner.submit(fn, *args, **kwargs)
+            future: Future[Any] = self._owner.submit(fn, *args, **kwargs)
             return future
         return self._pool.submit(Kind.CALL, fn, args, kwargs, self._scope, self._limits)
 

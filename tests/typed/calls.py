@@ -8,6 +8,7 @@ from typing import Any, assert_type
 import numpy as np
 from numpy.typing import NDArray
 
+import shmexec
 from shmexec import SharedArrayProcessPoolExecutor, SharedExecutor
 
 
@@ -59,6 +60,27 @@ def mapped(ex: SharedExecutor, arrays: list[NDArray[np.float64]]) -> None:
     assert_type(ex.map(count, ["1", "2"]), Iterator[int])
     assert_type(list(ex.map(scaled, arrays, [1.0, 2.0], timeout=3, chunksize=2)), list[NDArray[np.float64]])
     assert_type(next(ex.map(lambda x: f"{x}", range(3), buffersize=2)), str)
+
+
+def limited(ex: SharedExecutor, a: NDArray[np.float64]) -> None:
+    retried = ex.options(timeout=3, retries=1)
+    assert_type(retried.submit(count, "1"), Future[int])
+    assert_type(retried.map(count, ["1", "2"]), Iterator[int])
+    first = retried.submit(scaled, a, 2.0)
+    assert_type(retried.submit(scaled, first, by=3.0), Future[NDArray[np.float64]])
+    retried.submit(count, 1)  # WRONG
+    ex.options(timeout="3")  # WRONG
+
+
+def wished(ex: SharedExecutor, a: NDArray[np.float64]) -> None:
+    assert_type(ex.submit(scaled, shmexec.readonly(a), 2.0).result(), NDArray[np.float64])
+    assert_type(shmexec.private(a), NDArray[np.float64])
+    assert_type(shmexec.heap_info().bytes_in_use, int)
+    assert_type(ex.stats().calls_done, int)
+    error = ex.submit(count, "1").exception()
+    if isinstance(error, shmexec.WorkerDied):
+        assert_type(error.pid, int)
+        assert_type(error.exitcode, int | None)
 
 
 def in_place(ex: SharedArrayProcessPoolExecutor) -> tuple[ProcessPoolExecutor, Executor, int]:
