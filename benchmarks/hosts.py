@@ -15,6 +15,10 @@ def _run(*command: str) -> None:
     subprocess.run(command, check=True)
 
 
+def _try(*command: str) -> None:
+    subprocess.run(command, stderr=subprocess.DEVNULL, check=False)
+
+
 def address(host: int) -> str:
     """Of the host."""
     return f"10.77.0.{host}"
@@ -29,6 +33,14 @@ class Hosts:
     def __enter__(self) -> "Hosts":
         self._workers: dict[int, subprocess.Popen[bytes]] = {}
         self.__exit__()
+        try:
+            self._make()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def _make(self) -> None:
         _run("ip", "link", "add", _NAME, "type", "bridge")
         _run("ip", "addr", "add", f"{HERE}/24", "dev", _NAME)
         _run("ip", "link", "set", _NAME, "up")
@@ -43,7 +55,6 @@ class Hosts:
             _run(*within, "ip", "link", "set", "lo", "up")
             _run(*within, "ip", "link", "set", inside, "up")
             _run(*within, "tc", "qdisc", "add", "dev", inside, "root", *self._shape)
-        return self
 
     def start_worker(self, host: int, scheduler: str) -> None:
         """Of Dask, with two threads, under a nanny."""
@@ -77,5 +88,8 @@ class Hosts:
     def __exit__(self, *_: object) -> None:
         for host in HOSTS:
             self.kill(host)
-            subprocess.run(["ip", "netns", "del", f"{_NAME}{host}"], stderr=subprocess.DEVNULL, check=False)
-        subprocess.run(["ip", "link", "del", _NAME], stderr=subprocess.DEVNULL, check=False)
+            _try(
+                "ip", "link", "del", f"{_NAME}{host}"
+            )  # the kernel would do it some time after the end of the namespace
+            _try("ip", "netns", "del", f"{_NAME}{host}")
+        _try("ip", "link", "del", _NAME)
