@@ -97,6 +97,34 @@ def serve_calls(Channel channel not None, Hub hub not None, Recent functions not
         check()
 
 
+def run_plain(function, tuple items not None, int64_t until, list values not None, list box not None):
+    """Call a function on one item after the other, as long as it returns atoms and the time, in nanoseconds, is not over.
+
+    The atoms are appended to `values`; a value that is none to `box`, and it is the last. How many items that were.
+    """
+    cdef Py_ssize_t at = 0
+    cdef bint is_atom = True
+    while is_atom and at < len(items):
+        the_running.item = at
+        value = PyObject_CallObject(function, <tuple> items[at])
+        is_atom = is_short_atom(value)
+        (values if is_atom else box).append(value)
+        value = None
+        at += 1
+        PyErr_CheckSignals()  # a function in C looks at none
+        if <int64_t> sx_now() > until:
+            break
+    return at
+
+
+def are_short_items(tuple items not None):
+    """Whether plain pickle says all arguments of these calls, and all are short."""
+    for item in items:
+        if not are_atoms(<tuple> item):
+            return False
+    return True
+
+
 cdef bint publish_atom(Channel channel, uint64_t call, cost_t *cost, bytes data) except -1:
     """False: the ring is full."""
     cdef sx_message_t raw

@@ -238,6 +238,10 @@ def serve_calls(
     answer: Callable[[int, Any, float], None],
     fail: Callable[[int, BaseException, float], None],
 ) -> None: ...
+def run_plain(
+    function: Callable[..., Any], items: tuple[tuple[Any, ...], ...], until: int, values: list[Any], box: list[Any]
+) -> int: ...
+def are_short_items(items: tuple[tuple[Any, ...], ...]) -> bool: ...
 
 # ---- the parent's side: calls, futures, and who collects answers
 

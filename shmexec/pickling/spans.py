@@ -44,7 +44,7 @@ class Bundle:
 
 def dump_items(items: tuple[tuple[Any, ...], ...], budget: float, dump: Callable[[tuple[Any, ...]], Packed]) -> Packed:
     """The arguments of some calls, and the seconds after which the worker is to come back with what it has."""
-    if is_plain(itertools.chain.from_iterable(items)):
+    if _core.are_short_items(items) or is_plain(itertools.chain.from_iterable(items)):
         return Packed(pickle.dumps((budget, items, None), 5), _core.Holds())
     bundle = Bundle()
     for item in items:
@@ -52,11 +52,13 @@ def dump_items(items: tuple[tuple[Any, ...], ...], budget: float, dump: Callable
     return bundle.packed(lambda parts: (budget, None, parts))
 
 
-def load_items(data: bytes | memoryview) -> tuple[float, Iterator[tuple[Any, ...]]]:
-    """The budget, and the items, each loaded as it is asked for."""
+def load_items(
+    data: bytes | memoryview,
+) -> tuple[float, tuple[tuple[Any, ...], ...] | Iterator[tuple[Any, ...]]]:
+    """The budget, and the items: plain ones all at once, others each as it is asked for."""
     budget, items, parts = pickle.loads(data)
     if items is not None:
-        return budget, iter(items)
+        return budget, items
     parts.reverse()
     return budget, (load(parts.pop()) for _ in range(len(parts)))
 
@@ -94,33 +96,37 @@ class Outcome:
     def values(self, load: Callable[[bytes], Any]) -> Iterator[Any]:
         """Each is loaded when it is asked for, and its bytes go. Once."""
         if self.plain is not None:
-            yield from self.plain
-            return
+            return iter(self.plain)
+        return self._loaded(load)
+
+    def _loaded(self, load: Callable[[bytes], Any]) -> Iterator[Any]:
         parts = self.parts or []
         parts.reverse()
         while parts:
-            yield load(parts.pop())
+            yield load(parts.pop())  # while this object, and so its holds, is there
 
 
 class OutcomeWriter:
     """The worker's side of `Outcome`."""
 
     def __init__(self) -> None:
-        self._plain: list[Any] | None = []
+        self.plain: list[Any] = []  # the values, as long as all can be taken as they are
+        self._is_plain = True
         self._bundle = Bundle()
 
     def add_plain(self, value: Any) -> bool:
         """A value, if it and all before it can be taken as they are."""
-        if self._plain is None or not is_atom(value):
+        if not (self._is_plain and is_atom(value)):
             return False
-        self._plain.append(value)
+        self.plain.append(value)
         return True
 
     def add(self, packed: Packed) -> None:
         """The pickle of a value."""
-        for value in self._plain or ():
+        for value in self.plain:
             self._bundle.add(Packed(pickle.dumps(value, 5), _core.Holds()))
-        self._plain = None
+        self.plain.clear()
+        self._is_plain = False
         self._bundle.add(packed)
 
     def packed(self, failure: Packed | None) -> Packed:
@@ -128,6 +134,6 @@ class OutcomeWriter:
         data = None if failure is None else bytes(failure.data)
         if failure is not None:
             self._bundle.hold(failure)
-        if self._plain is not None:
-            return self._bundle.packed(lambda _: (self._plain, None, data))
+        if self._is_plain:
+            return self._bundle.packed(lambda _: (self.plain, None, data))
         return self._bundle.packed(lambda parts: (None, parts, data))

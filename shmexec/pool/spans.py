@@ -168,12 +168,11 @@ class SpanMap:
             return begin, items[:size]
         if not size or not self._fresh:
             return None
-        taken: list[Item] = []
+        take = self._fresh.popleft
         try:
-            while len(taken) < size:
-                taken.append(self._fresh.popleft())
+            taken = [take() for _ in range(min(size, len(self._fresh)))]
         except IndexError:
-            pass  # there are no more
+            return None  # a finalizer has cancelled the map
         begin, self._next = self._next, self._next + len(taken)
         return begin, tuple(taken)
 
