@@ -48,6 +48,8 @@ class Packer:
         """The futures of the pool among the arguments."""
         if kind is Kind.CALL:
             return {value for value in (*args, *kwargs.values()) if self._is_ours(value)}
+        if _core.are_short_items(args):
+            return set()
         return {value for item in args for value in item if type(value) is CallFuture and self._is_ours(value)}
 
     def pack(self, call: Call) -> BaseException | None:
