@@ -133,12 +133,12 @@ class Order:
 
 def run(order, *values):
     """A task."""
+    if order.seconds >= 10:
+        _board.doomed[os.getpid()] = 1  # it will be ended for that, as soon as it is seen to have begun
     _board.begin(order.call)
     order.fuse.light("begin")
     check(order.expected, values)
     order.fuse.light("checked")
-    if order.seconds >= 10:
-        _board.doomed[os.getpid()] = 1  # it will be ended for that
     if order.seconds:
         time.sleep(order.seconds)
     name, seed = order.result
