@@ -8,6 +8,7 @@ import os
 
 cdef extern from "process.h":
     int sx_watch_owner(int owner_pidfd, int extra_fd, int signum, double patience, double grace, int code) noexcept nogil
+    int sx_continue_without_reader(int pipe_fd) noexcept nogil
     void sx_note_end() noexcept nogil
     int sx_deadline(double seconds, int code) noexcept nogil
     void sx_exit_now(int code) noexcept
@@ -49,6 +50,22 @@ def watch_owner(int owner, int extra, int signum, double patience, double grace,
         If no thread can be started.
     """
     sx_check(sx_watch_owner(owner, extra, signum, patience, grace, code))
+
+
+def continue_without_reader(int pipe):
+    """If this process is stopped when the last one closes the read end of this pipe, it runs on.
+
+    Parameters
+    ----------
+    pipe : int
+        The write end, which must stay open.
+
+    Raises
+    ------
+    OSError
+        If the kernel refuses.
+    """
+    sx_check(sx_continue_without_reader(pipe))
 
 
 def note_end():

@@ -144,8 +144,21 @@ static void *watch(void *argument) {
     _exit(w.code); /* then insist, GIL or no GIL */
 }
 
+/* Some facts: a process that is stopped runs no thread; SIGCONT, from whomever, lets it run, and to others is nothing. The kernel
+ * sends PR_SET_PDEATHSIG when the process's present parent dies: a worker whose fork server is dead is a child of init, which stays.
+ * A descriptor with O_ASYNC sends its signal, F_SETSIG, when the last reader of the pipe has gone, to the process that F_SETOWN
+ * names and to none that has got its pid since.
+ * What this means for us: a worker asks for both. Rejected: PR_SET_CHILD_SUBREAPER in the owner, which would get all orphans of the
+ * user's own programs, too.
+ */
+int sx_continue_without_reader(int pipe_fd) {
+    int flags = fcntl(pipe_fd, F_GETFL);
+    if (flags < 0 || fcntl(pipe_fd, F_SETOWN, getpid()) != 0 || fcntl(pipe_fd, F_SETSIG, SIGCONT) != 0) return -errno;
+    return fcntl(pipe_fd, F_SETFL, flags | O_ASYNC) == 0 ? 0 : -errno;
+}
+
 int sx_watch_owner(int owner_pidfd, int extra_fd, int signum, double patience, double grace, int code) {
-    prctl(PR_SET_PDEATHSIG, SIGCONT); /* one that is stopped could not see it; to others SIGCONT is nothing */
+    prctl(PR_SET_PDEATHSIG, SIGCONT); /* see sx_continue_without_reader */
     watch_t *w = malloc(sizeof *w);
     if (w == NULL) return -ENOMEM;
     known_fd_t asked = know(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)); /* none left: then nobody is asked twice */

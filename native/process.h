@@ -20,6 +20,10 @@
  * The thread also repeats a `signum` from whomever, if it has a bell, until the process begins its end: see sx_note_end. */
 int sx_watch_owner(int owner_pidfd, int extra_fd, int signum, double patience, double grace, int code);
 
+/* When nobody has the read end of this pipe any more, this process runs on if it has been stopped. To be called when the write end
+ * that it has is its own alone: the setting is one of the open file. */
+int sx_continue_without_reader(int pipe_fd);
+
 /* This process has begun its end: from now on nobody need ask it again. */
 void sx_note_end(void);
 

@@ -92,6 +92,21 @@ def serve(work: Callable[[], None], owner: int, *, patience: float = 1.5, grace:
         _begin_end()
 
 
+def run_on_without_owner(pipe: int) -> None:
+    """Let this process run, if it is stopped when its owner dies: only so can it end.
+
+    Parameters
+    ----------
+    pipe : int
+        A write end; the owner has the read end. It also does when the fork server, whose death this process could be
+        told of, is dead already.
+    """
+    try:
+        _core.continue_without_reader(pipe)
+    except OSError:
+        pass  # a sandbox: then the death of our parent process must do
+
+
 def ring_on_term(address: int) -> None:
     """Let SIGTERM also increment the 32-bit word at ``address`` and wake who sleeps on it (0: no longer).
 

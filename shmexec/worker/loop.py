@@ -37,6 +37,7 @@ def run(job: DeferredJob, fds: list[int]) -> None:
     """The life of a worker: what `shmexec.worker.bootstrap` calls."""
     main_module.note_inherited()
     *heap, event, last_words = fds
+    ending.run_on_without_owner(last_words)
     outside.appear(last_words)
     head: WorkerHead = job.head
     threads.limit(dict(head.variables))
