@@ -14,6 +14,7 @@ What `shmexec.worker.zygote` says about the conversation is binding; this side o
 """
 
 import atexit
+import errno
 import os
 import select
 import signal
@@ -26,7 +27,7 @@ from multiprocessing import process, spawn, util
 from typing import Any
 
 from shmexec.pool import log
-from shmexec.pool.worker_process import open_pidfd
+from shmexec.pool.worker_process import explained, open_pidfd, startable
 
 # BLAS has no thread of its own in the server; each worker asks for as many as it may have (shmexec/worker/threads.py)
 COMMAND = """\
@@ -78,7 +79,8 @@ class ForkServer:
         Raises
         ------
         OSError
-            If the server dies twice, which it does when it cannot be started at all.
+            If the server dies twice, which it does when it cannot be started at all; or if it cannot fork, or this
+            process cannot take what it sends: then it says what there is no more of.
         """
         from shmexec.transport.launch import receive_with_descriptors  # while the server comes up
 
@@ -94,12 +96,15 @@ class ForkServer:
                         except ConnectionError:
                             pass  # the answer will be the end of file
                 try:
-                    answer, (pidfd,) = receive_with_descriptors(ours, 8, 1)
+                    answer, received = receive_with_descriptors(ours, 8, 1)
                 except (EOFError, ConnectionError):
                     self._bury(control)
                     continue
+                pid = int.from_bytes(answer, "little", signed=True)
+                if not received:  # and the child, if there is one, sees the end of the link
+                    raise explained(-pid if pid < 0 else errno.EMFILE)
                 undo.pop_all()
-                return ours, int.from_bytes(answer, "little"), pidfd
+                return ours, pid, received[0]
         raise OSError("the fork server died while it was starting a worker; see its standard error")
 
     def stop(self) -> None:
@@ -133,7 +138,7 @@ class ForkServer:
             command = COMMAND.format(path=search_path(), control=theirs.fileno(), owner=owner, preload=self._preload)
             executable = os.fsdecode(spawn.get_executable())
             arguments = [executable, *_util._args_from_interpreter_flags(), "-c", command]
-            with signals_blocked():
+            with signals_blocked(), startable():
                 pid = _util.spawnv_passfds(os.fsencode(executable), arguments, [theirs.fileno(), owner])
             self._pidfd = open_pidfd(pid)
             self._control = ours

@@ -45,7 +45,7 @@ from shmexec.pool.spawning import (
     spawning,
     write_payload,
 )
-from shmexec.pool.worker_process import UNKNOWN_CODE, WorkerProcess, adopt, open_pidfd
+from shmexec.pool.worker_process import UNKNOWN_CODE, WorkerProcess, adopt, open_pidfd, startable
 from shmexec.transport.launch import DeferredJob, InheritedJob, Job, SameDescriptor, StartRequest, send_descriptors
 
 WORKER = "shmexec.worker.bootstrap:WorkerSelf"  # what a pickled start becomes in the child
@@ -123,7 +123,8 @@ class Launcher:
         """
         if self._closed:
             raise ValueError("the launcher is closed")
-        tracker = resource_tracker.getfd()
+        with startable():
+            tracker = resource_tracker.getfd()
         assert tracker is not None, "it has just been started"
         with ExitStack() as ends:
             owner = open_pidfd(os.getpid())
@@ -184,7 +185,8 @@ def _deferred(job: object, wrap: Callable[[object], Job]) -> object:
 
 
 def _start_forked(request: StartRequest, guard: AbstractContextManager[None]) -> WorkerProcess:
-    pid = pkgutil.resolve_name(FORK_WORKER)(request, guard)
+    with startable():
+        pid = pkgutil.resolve_name(FORK_WORKER)(request, guard)
     return adopt(pid, request.name)
 
 
@@ -195,7 +197,7 @@ def _start_spawned(
     if variables and "-c" in command:
         program = command.index("-c") + 1
         command[program] = f"import os; os.environ.update({dict(variables)!r}); {command[program]}"
-    with fork_server.signals_blocked():
+    with fork_server.signals_blocked(), startable():
         pid = _util.spawnv_passfds(os.fsencode(spawn.get_executable()), command, [payload, tracker, *numbers])
         return adopt(pid, name)
 

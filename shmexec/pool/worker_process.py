@@ -6,6 +6,7 @@ holds copies of our descriptors, and also if somebody else has waited for the ch
 by several threads.
 """
 
+import contextlib
 import errno
 import os
 import select
@@ -14,6 +15,17 @@ import socket
 import threading
 import time
 import weakref
+from collections.abc import Iterator
+
+_REASONS = {
+    errno.EAGAIN: "no more processes can be started; raise the limit of this user (ulimit -u, RLIMIT_NPROC) or of the "
+    "control group (pids.max; --pids-limit of a container), end others, or ask for fewer workers (max_workers)",
+    errno.ENOMEM: "there is no memory for one more process; free some, raise the limit (ulimit -v, or the control "
+    "group's memory), or ask for fewer workers (max_workers)",
+    errno.EMFILE: "this process has as many descriptors as it may have; raise the limit (ulimit -n, RLIMIT_NOFILE), "
+    "close files, or ask for fewer workers (max_workers)",
+    errno.ENFILE: "the machine has as many open files as it may have (fs.file-max)",
+}
 
 UNKNOWN_CODE = 255  # somebody else took the exit status, or it died with the fork server
 
@@ -27,6 +39,22 @@ def open_pidfd(pid: int) -> int:
             reason = "shmexec needs Linux 5.4 or newer, and no filter that forbids pidfd_open"
             raise OSError(error.errno, reason) from error
         raise
+
+
+def explained(code: int) -> OSError:
+    """Why no process can be started, and what to do about it."""
+    return OSError(code, f"{os.strerror(code)}: {_REASONS.get(code, 'no process can be started')}")
+
+
+@contextlib.contextmanager
+def startable() -> Iterator[None]:
+    """A process is started in here: an OSError for want of something says what that is."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _REASONS:
+            raise
+        raise explained(error.errno) from error
 
 
 def adopt(pid: int, name: str) -> "WorkerProcess":

@@ -3,7 +3,7 @@
 Purpose: a worker starts in the time of a fork, from a process that has one thread: nothing is half done in it
 at a fork.
 Guarantees: it ends when its owner says so, closes the control socket, or dies. It reports each child's exit
-status.
+status. That the machine has no more processes, memory or descriptors is told to who asks, and ends nothing.
 Assumptions: SIGTERM and SIGINT are blocked from its birth: it never handles them, and its children are born
 with them blocked.
 
@@ -11,11 +11,12 @@ The conversation, with one link (a stream socket) per worker that is to be start
 
     owner --control--> b"f" and the server's end of a link        fork
     owner --control--> b"q"                                       the server ends
-    server --link----> pid (8 bytes) and a pidfd
+    server --link----> pid (8 bytes) and a pidfd; or minus the errno, alone: no child
     owner --link-----> descriptors: payload, tracker, its own     read by the child
     server --link----> exit status (8 bytes)                      when the child has ended
 """
 
+import errno
 import gc
 import importlib
 import os
@@ -84,7 +85,11 @@ class Server:
         return True
 
     def _fork(self, link: socket.socket) -> None:
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError as error:
+            refuse(link, error)
+            return
         if pid == 0:
             try:
                 self._forget()
@@ -93,11 +98,17 @@ class Server:
                 ending.report()
             finally:
                 ending.leave(1)
-        pidfd = os.pidfd_open(pid)
+        try:
+            pidfd = os.pidfd_open(pid)
+        except OSError as error:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            refuse(link, error)
+            return
         self._links[pidfd] = link
         self._poll.register(pidfd, select.POLLIN)
         try:
-            socket.send_fds(link, [pid.to_bytes(8, "little")], [pidfd])
+            socket.send_fds(link, [pid.to_bytes(8, "little", signed=True)], [pidfd])
         except OSError:
             pass  # who asked is gone: so will the child be, when it finds that out
 
@@ -120,6 +131,15 @@ class Server:
         for pidfd, link in self._links.items():
             os.close(pidfd)
             link.close()
+
+
+def refuse(link: socket.socket, error: OSError) -> None:
+    """Tell who asks for a child that there is none, and why."""
+    with link:
+        try:
+            link.send((-(error.errno or errno.EAGAIN)).to_bytes(8, "little", signed=True))
+        except OSError:
+            pass  # it is gone
 
 
 def load(name: str) -> None:
