@@ -20,6 +20,7 @@ import ways
 
 import shmexec
 from shmexec import WorkerDied
+from shmexec.pickling.functions import Received
 
 
 def kill(*_):
@@ -283,6 +284,69 @@ def test_a_dead_fork_server_is_replaced(make_executor):
     still_works(executor)
     executor.submit(kill).exception()
     still_works(executor)
+
+
+SERVERS_THAT_DIE = """
+import os, sys
+import shmexec
+from concurrent.futures.process import BrokenProcessPool
+from shmexec.pool import fork_server
+fork_server.COMMAND = "import os; os._exit(1)  # {path} {control} {owner} {preload}"
+with shmexec.SharedExecutor(2) as executor:
+    for _ in range(2):
+        try:
+            print(executor.submit(sum, [1, 2]).result())
+        except BrokenProcessPool as error:
+            print(error)
+"""
+
+
+def test_fork_servers_that_always_die_break_the_pool_and_it_says_why(script):
+    ran = script(SERVERS_THAT_DIE, check=False)
+    assert ran.returncode == 0, ran.stderr
+    said = ran.stdout.splitlines()
+    assert len(said) == 2
+    assert all("no worker process could be started: the fork server died" in line for line in said)
+
+
+@pytest.mark.parametrize("how", ["SIGKILL", "SIGSEGV", "os._exit"])
+def test_an_answer_that_was_given_before_the_death_arrives(lonely, gate, how):
+    wait, desk = gate("wait"), lonely._pool.desk
+    pid = lonely.submit(faults.die_in_thread, faults.Death(how), wait).result()
+    lonely.submit(tasks.make_shared, 9, 1).result()
+    sequencer.wait_until(desk.try_take)  # now nobody reads answers, nor judges deaths
+    try:
+        future = lonely.submit(tasks.make_shared, 100_000, 7)
+        sequencer.wait_until(lambda: desk.has_answer)
+        wait.open()
+        sequencer.wait_until(lambda: sequencer.is_gone(pid))
+    finally:
+        desk.lay_down()
+    assert future.exception() is None
+    assert future.result().sum() == 700_000
+    still_works(lonely)
+    assert lonely.stats().workers_died == 1
+
+
+def die_when_skipping():
+    Received.withdrawn = kill
+
+
+def test_a_worker_that_dies_as_it_skips_a_withdrawn_task_costs_no_call(lonely, gate):
+    say, wait = gate("say"), gate("wait")
+    lonely.submit(die_when_skipping).result()
+    busy = lonely.submit(tasks.pass_gates, say, wait, "done")
+    say.wait_open()
+    unwanted = lonely.submit(tasks.give, np.ones(9000))
+    assert lonely._pool.counts() == (0, 2), "it is in the worker's ring"
+    assert lonely.cancel(unwanted)
+    behind = lonely.submit(tasks.double, 4)
+    wait.open()
+    assert busy.result() == "done"
+    assert behind.result() == 8
+    assert unwanted.cancelled()
+    assert lonely.stats().workers_died == 1
+    still_works(lonely)
 
 
 PARENT = """

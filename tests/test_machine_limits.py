@@ -7,9 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import sequencer
 from sandbox import REFUSE
+
+import shmexec
 
 FILL = """
 import resource, sys
@@ -201,24 +204,86 @@ from multiprocessing import get_context
 from concurrent.futures.process import BrokenProcessPool
 if __name__ == "__main__":
     import os
+    context = None if sys.argv[1] == "None" else get_context(sys.argv[1])
     array = shmexec.ones(10)
-    with shmexec.SharedExecutor(1, get_context("fork")) as executor:
+    with shmexec.SharedExecutor(1, context) as executor:
         executor.submit(double, array).result()  # all that is needed is loaded: another user may not be able to read it
     if os.geteuid() == 0:
         os.setuid(54_321)  # root may start as many as it likes
     resource.setrlimit(resource.RLIMIT_NPROC, (1, 1))
-    executor = shmexec.SharedExecutor(2, get_context("fork"))
     try:
-        executor.submit(double, array).result()
-    except (OSError, RuntimeError, BrokenProcessPool) as error:
+        with shmexec.SharedExecutor(2, context) as executor:
+            executor.submit(double, array).result()
+    except (BlockingIOError, BrokenProcessPool) as error:
         print("refused", type(error).__name__, error)
-    executor.shutdown()
 """
 )
 
 
-def test_no_process_to_be_had_is_an_error_and_no_hang(script):
-    assert script(PROCESSES).stdout.startswith("refused")
+def test_no_process_to_be_had_is_an_error_that_says_so_and_no_hang(script, method):
+    said = script(PROCESSES, method).stdout
+    assert said.startswith("refused")
+    assert "RLIMIT_NPROC" in said
+
+
+SERVER_WITHOUT_PROCESSES = """
+import os, sys
+import shmexec, tasks
+from concurrent.futures.process import BrokenProcessPool
+from sequencer import Gate
+from shmexec.pool import fork_server
+
+folder = sys.argv[1]
+is_full = folder + "/full"
+fork_server.COMMAND = f'''
+import os
+fork = os.fork
+def fork_or_refuse():
+    if os.path.exists({is_full!r}):
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+    return fork()
+os.fork = fork_or_refuse
+''' + fork_server.COMMAND
+
+def pool():
+    executor = shmexec.SharedExecutor(2)
+    assert executor.submit(tasks.double, 4).result() == 8
+    return executor
+
+kept = pool()
+executor = pool()
+say, wait = Gate(folder + "/say"), Gate(folder + "/wait")
+open(is_full, "w").close()
+busy = executor.submit(tasks.pass_gates, say, wait, "done")
+say.wait_open()
+others = [executor.submit(tasks.double, i) for i in range(10)]  # of the one that there is
+wait.open()
+assert busy.result() == "done"
+assert [future.result() for future in others] == list(range(0, 20, 2))
+assert executor.stats().workers_started == 1
+print(executor.submit(os._exit, 7).exception().exitcode)  # who forked it lives, and has seen its end
+try:
+    print(executor.submit(tasks.double, 4).result())
+except BrokenProcessPool as error:
+    print(error)
+os.remove(is_full)
+executor.shutdown()
+with pool() as executor:
+    print(executor.submit(tasks.double, 4).result())
+print(kept.submit(os._exit, 7).exception().exitcode)
+kept.shutdown()
+"""
+
+
+def test_a_fork_server_that_may_not_fork_says_so_and_lives(script, tmp_path):
+    ran = script(SERVER_WITHOUT_PROCESSES, tmp_path, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert "Traceback" not in ran.stderr
+    code, reason, *rest = ran.stdout.splitlines()
+    assert code == "7"
+    assert "no worker process could be started" in reason
+    assert "RLIMIT_NPROC" in reason
+    assert rest == ["8", "7"]
 
 
 GROUPED = (
@@ -284,3 +349,24 @@ def test_a_control_group_bounds_memory_and_cores(script, control_group):
     paths = list(map(str, control_group))
     join = f"import os, pathlib\nfor path in {paths}:\n    pathlib.Path(path).write_text(str(os.getpid()))\n"
     assert "no shared memory for" in script(join + GROUPED).stdout
+
+
+def be_killed_for_memory(groups, no_swap):
+    for path in groups:
+        path.write_text(str(os.getpid()))
+    for path in no_swap:
+        path.write_text("0" if path.name.endswith("max") else "256M")
+    kept = []
+    while True:
+        kept.append(bytearray(b"x") * (16 << 20))
+
+
+def test_a_worker_that_the_kernel_kills_for_memory_fails_its_call_alone(executor, control_group):
+    names = "memory.swap.max", "memory.memsw.limit_in_bytes"  # of version 2, and of version 1
+    no_swap = [path for group in control_group for name in names if (path := group.parent / name).exists()]
+    array = shmexec.ones(1000)
+    error = executor.submit(be_killed_for_memory, control_group, no_swap).exception()
+    assert isinstance(error, shmexec.WorkerDied)
+    assert error.exitcode == -9
+    assert list(executor.map(np.sum, [array, array, 3])) == [1000, 1000, 3]
+    assert executor.stats().workers_died == 1
