@@ -204,6 +204,24 @@ for size in 0, 4096, 1 << 50:
     script(program)
 
 
+@pytest.mark.parametrize("kind", ["sysv", "posix"])
+def test_the_segment_of_another_kind_is_for_this_user_alone(script, monkeypatch, kind):
+    monkeypatch.setenv("SHMEXEC_SEGMENT", kind)
+    program = """
+import os, pathlib, stat, shmexec
+kept = shmexec.zeros(10)
+info = shmexec.heap_info()
+name = info.kernel_name.rpartition(":")[0]
+if info.kind == "posix":
+    mode = stat.S_IMODE(os.stat("/dev/shm" + name).st_mode)
+else:
+    rows = [line.split() for line in pathlib.Path("/proc/sysvipc/shm").read_text().splitlines()]
+    (mode,) = [int(row[2], 8) & 0o777 for row in rows if row[1] == name.partition("-")[2]]
+print(info.kind, oct(mode))
+"""
+    assert script(program).stdout == f"{kind} 0o600\n"
+
+
 @memfd
 def test_a_file_that_could_be_shortened_is_no_segment(script):
     """It has all that a heap has but the seals."""
