@@ -2,6 +2,7 @@
 
 import compileall
 import concurrent.futures
+from pathlib import Path
 
 import pytest
 
@@ -74,3 +75,102 @@ def test_the_standard_librarys_compileall(replaced, tmp_path, capsys):
     assert len(list(tmp_path.rglob("*.pyc"))) == 19
     written = capsys.readouterr()
     assert "module" not in written.err
+
+
+# What stands at the head of a program in place of the import that is changed, for programs that import the class in a
+# module of a library. How many calls the pool has done is known when it is shut down.
+CHANGED = """
+import concurrent.futures, pathlib, shmexec
+
+class Counted(shmexec.SharedExecutor):
+    def shutdown(self, *args, **options):
+        super().shutdown(*args, **options)
+        pathlib.Path("calls").write_text(str(self.stats().calls_done))
+
+concurrent.futures.ProcessPoolExecutor = Counted
+"""
+
+SOURCES = {f"module{i}.py": f"value  =  [ {i},{i} ]\n" for i in range(6)} | {"broken.py": "value = (\n"}
+
+
+@pytest.fixture
+def run_both(script, tmp_path):
+    """Runs a program as it is and with ours, among the same files.
+
+    Gives what both did, which has to be the same (how it ended, lines of its two outputs in any order, what is in the
+    files), and how many calls our pool has done.
+    """
+
+    def run(program, files=()):
+        outcomes = []
+        for head in "", CHANGED:
+            for name in files:
+                (tmp_path / name).write_text(files[name])
+            ran = script(head + program, check=False)
+            texts = {name: (tmp_path / name).read_text() for name in files}
+            outcomes.append((ran.returncode, *(sorted(t.splitlines()) for t in (ran.stdout, ran.stderr)), texts))
+        theirs, ours = outcomes
+        assert ours == theirs
+        return *theirs, int(Path(tmp_path, "calls").read_text())
+
+    return run
+
+
+BLACK = """
+import sys
+import black
+
+if __name__ == "__main__":
+    sys.argv[1:] = ["--workers", "2", "--no-cache", "."]
+    black.patched_main()
+"""
+
+
+def test_black_formats_many_files(run_both):
+    code, _, said, files, calls = run_both(BLACK, SOURCES)
+    assert code == 123, said
+    assert files["module3.py"] == "value = [3, 3]\n"
+    assert any(line.startswith("error: cannot ") and line.count("broken.py") for line in said)
+    assert any(line.endswith("1 file failed to reformat.") for line in said), said
+    assert calls == len(SOURCES) + 1  # the program, too
+
+
+YAPF = """
+import sys
+import yapf
+
+if __name__ == "__main__":
+    sys.argv[1:] = ["--parallel", "--recursive", "--in-place", "."]
+    yapf.run_main()
+"""
+
+
+def test_yapf_formats_many_files(run_both):
+    code, _, said, files, calls = run_both(YAPF, SOURCES)
+    assert code == 1
+    assert any("broken.py:2:0: EOF in multi-line statement" in line for line in said)
+    assert files["module3.py"] == "value = [3, 3]\n"
+    assert calls == len(SOURCES) + 1
+
+
+BAG = """
+import math
+import dask, dask.bag
+
+if __name__ == "__main__":
+    dask.config.set({"multiprocessing.context": "fork"})
+    bag = dask.bag.range(100, npartitions=4)
+    print(bag.map(math.isqrt).frequencies(sort=True).compute(scheduler="processes", num_workers=2))
+    try:
+        bag.map(math.log).compute(scheduler="processes", num_workers=2)
+    except ValueError as error:
+        print(error)
+"""
+
+
+def test_bags_of_dask_on_its_scheduler_of_processes(run_both):
+    code, told, said, _, calls = run_both(BAG)
+    assert (code, said) == (0, [])
+    assert told[0].startswith("[(9, 19), (8, 17)")
+    assert "math domain error" in told[1]
+    assert calls
