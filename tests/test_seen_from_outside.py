@@ -1,11 +1,14 @@
 """What is seen of a pool from outside: names of processes and threads, the log, last words, figures; and debuggers."""
 
 import ctypes
+import json
 import logging
 import os
 import pickle
 import signal
+import subprocess
 import sys
+import sysconfig
 import threading
 import time
 from pathlib import Path
@@ -308,6 +311,61 @@ def test_names_that_are_too_long_are_cut(script):
     assert comm == "x" * 15
     assert set(command) == {"y"}
     assert home == os.environ["HOME"]
+
+
+def wait_as_main(begun, gate):
+    ctypes.CDLL(None).prctl(0x59616D61, ctypes.c_ulong(-1), 0, 0, 0)  # PR_SET_PTRACER: Yama is to let anybody look
+    reader = threading.Thread(target=wait_as_reader, args=(begun, gate), name="reader")
+    reader.start()
+    begun.open()
+    gate.wait_open()
+    reader.join()
+
+
+def wait_as_reader(begun, gate):
+    begun.open()
+    gate.wait_open()
+
+
+# Does what py-spy does first, in a process that is related to the worker as py-spy is; prints why it cannot.
+LOOK = """
+import ctypes, os, sys
+
+class Span(ctypes.Structure):
+    _fields_ = [("base", ctypes.c_void_p), ("size", ctypes.c_size_t)]
+
+def check(result, what):
+    if result < 0:
+        sys.exit(print(f"{what}: {os.strerror(ctypes.get_errno())}"))
+
+pid, there = map(int, sys.argv[1:])
+libc = ctypes.CDLL(None, use_errno=True)
+libc.ptrace.restype = ctypes.c_long
+check(libc.ptrace(0x4206, pid, None, None), "ptrace(PTRACE_SEIZE)")  # until this process ends
+byte = ctypes.create_string_buffer(1)
+spans = Span(ctypes.addressof(byte), 1), Span(there, 1)
+libc.process_vm_readv.restype = ctypes.c_ssize_t
+check(libc.process_vm_readv(pid, ctypes.byref(spans[0]), 1, ctypes.byref(spans[1]), 1, 0), "process_vm_readv")
+"""
+
+
+def test_py_spy_sees_what_runs_and_threads_by_name(lonely, gate, script):
+    begun, done = gate("begun"), gate("done")
+    pid = lonely.submit(tasks.pid).result()
+    future = lonely.submit(wait_as_main, begun, done)
+    for _ in range(2):
+        begun.wait_open()
+    address = int(Path(f"/proc/{pid}/maps").read_text().partition("-")[0], 16)
+    if refused := script(LOOK, pid, address).stdout:
+        pytest.skip(f"the kernel lets no process look into this one: {refused}")
+    command = [Path(sysconfig.get_path("scripts"), "py-spy"), "dump", "--json", "--pid", str(pid)]
+    dump = subprocess.run(command, capture_output=True, text=True)
+    assert dump.returncode == 0, dump.stderr
+    frames = {one["thread_name"]: [frame["name"] for frame in one["frames"]] for one in json.loads(dump.stdout)}
+    assert "wait_as_main" in frames["MainThread"]
+    assert "wait_as_reader" in frames["reader"]
+    done.open(2)
+    future.result()
 
 
 class Slow(logging.Handler):
