@@ -9,6 +9,7 @@ import os
 cdef extern from "process.h":
     int sx_watch_owner(int owner_pidfd, int extra_fd, int signum, double patience, double grace, int code) noexcept nogil
     int sx_continue_without_reader(int pipe_fd) noexcept nogil
+    int sx_continue_without_parent() noexcept nogil
     void sx_note_end() noexcept nogil
     int sx_deadline(double seconds, int code) noexcept nogil
     void sx_exit_now(int code) noexcept
@@ -66,6 +67,11 @@ def continue_without_reader(int pipe):
         If the kernel refuses.
     """
     sx_check(sx_continue_without_reader(pipe))
+
+
+def continue_without_parent():
+    """If this process is stopped when its parent dies, it runs on. OSError if the kernel refuses."""
+    sx_check(sx_continue_without_parent())
 
 
 def note_end():

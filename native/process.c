@@ -157,8 +157,10 @@ int sx_continue_without_reader(int pipe_fd) {
     return fcntl(pipe_fd, F_SETFL, flags | O_ASYNC) == 0 ? 0 : -errno;
 }
 
+int sx_continue_without_parent(void) { return prctl(PR_SET_PDEATHSIG, SIGCONT) == 0 ? 0 : -errno; }
+
 int sx_watch_owner(int owner_pidfd, int extra_fd, int signum, double patience, double grace, int code) {
-    prctl(PR_SET_PDEATHSIG, SIGCONT); /* see sx_continue_without_reader */
+    sx_continue_without_parent(); /* refused: nobody can do more */
     watch_t *w = malloc(sizeof *w);
     if (w == NULL) return -ENOMEM;
     known_fd_t asked = know(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)); /* none left: then nobody is asked twice */

@@ -24,6 +24,9 @@ int sx_watch_owner(int owner_pidfd, int extra_fd, int signum, double patience, d
  * that it has is its own alone: the setting is one of the open file. */
 int sx_continue_without_reader(int pipe_fd);
 
+/* When its parent dies (or the thread of it that has started this process), this process runs on if it has been stopped. */
+int sx_continue_without_parent(void);
+
 /* This process has begun its end: from now on nobody need ask it again. */
 void sx_note_end(void);
 

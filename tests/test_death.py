@@ -367,12 +367,12 @@ sys.stdin.read()
 """
 
 
-@pytest.mark.parametrize("stopped", [False, True], ids=["running", "stopped"])
+@pytest.mark.parametrize("stopped", [0, 2, 3], ids=["running", "stopped", "all stopped"])
 def test_nothing_survives_a_parent_that_is_killed(script, method, tmp_path, stopped):
     see_all_end(script, method, tmp_path / "work", stopped=stopped, server_dies_first=False)
 
 
-@pytest.mark.parametrize("stopped", [False, True], ids=["running", "stopped"])
+@pytest.mark.parametrize("stopped", [0, 2], ids=["running", "stopped"])
 def test_nothing_survives_a_fork_server_and_a_parent_that_are_killed_one_after_the_other(script, tmp_path, stopped):
     see_all_end(script, "forkserver", tmp_path / "work", stopped=stopped, server_dies_first=True)
 
@@ -385,10 +385,9 @@ def see_all_end(script, method, path, *, stopped, server_dies_first):
         if server_dies_first:
             os.kill(pids[2], signal.SIGKILL)
             sequencer.wait_until(lambda: sequencer.is_gone(pids[2]))
-        if stopped:
-            for pid in pids[:2]:  # the workers
-                os.kill(pid, signal.SIGSTOP)
-                sequencer.wait_until(lambda pid=pid: sequencer.state_of(pid) == "T")
+        for pid in pids[:stopped]:  # the workers, then the fork server
+            os.kill(pid, signal.SIGSTOP)
+            sequencer.wait_until(lambda pid=pid: sequencer.state_of(pid) == "T")
         program.kill()
     assert program.returncode == -signal.SIGKILL
     for pid in pids:

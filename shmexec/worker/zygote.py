@@ -190,6 +190,7 @@ def main(control: int, owner: int, preload: Sequence[str]) -> NoReturn:
         ignore_thread_warning()  # of threads that C libraries keep
         gc.freeze()
         gc.enable()  # for the workers
+        _core.continue_without_parent()  # or one that is stopped would never see that its owner is dead
         _core.name_thread("shmexec-server")
         _core.name_command(f"shmexec: fork server of process {os.getppid()}")
         with socket.socket(fileno=control) as link:
