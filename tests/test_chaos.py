@@ -9,7 +9,7 @@ import pytest
 
 @pytest.mark.timeout(200)
 def test_whoever_is_killed_nothing_is_wrong_lost_or_left(record_property, beside_tests):
-    seconds = os.environ.get("SHMEXEC_CHAOS_SECONDS", "20")
+    seconds = os.environ.get("SHMEXEC_CHAOS_SECONDS", "30")
     seed = os.environ.get("SHMEXEC_CHAOS_SEED", "1")
     done = subprocess.run(
         [sys.executable, "-m", "tests.chaos", "--seconds", seconds, "--seed", seed],

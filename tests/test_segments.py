@@ -10,6 +10,7 @@ import sys
 
 import pytest
 import sequencer
+from kernel_memory import Account
 from sandbox import REFUSE
 
 KINDS = ["memfd", "sysv", "posix"]
@@ -247,3 +248,16 @@ def test_after_everything_was_killed_the_kernel_has_nothing_left(kind, arguments
         cwd=beside_tests,
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+@needs_dev_shm
+def test_the_account_that_judges_this_sees_what_a_dead_process_has_left():
+    with Account() as account:
+        path = f"/dev/shm/shmexec-test-account-{os.getpid()}"
+        source = f"open({path!r}, 'wb').write(bytes({account.tolerance + (8 << 20)}))"
+        try:
+            subprocess.run([sys.executable, "-c", source], check=True, preexec_fn=account.join)
+            assert account.left(patience=0.5) >= 4 << 20
+        finally:
+            os.unlink(path)
+        assert account.left() == 0

@@ -17,6 +17,7 @@ import uuid
 import tests.chaos
 from tests.chaos import residue
 from tests.chaos.checker import Figures
+from tests.kernel_memory import Account
 
 LONGEST = 60.0  # seconds that one process lives
 KILLED = 0.4  # of them are killed, after a few seconds
@@ -31,6 +32,7 @@ class Supervisor:
         self._random = random.Random(seed)
         self._seed = seed
         self._segment = segment
+        self.account = ""  # where the figure of shared memory comes from
 
     def run(self, seconds):
         until, number = time.monotonic() + seconds, 0
@@ -43,12 +45,17 @@ class Supervisor:
             number += 1
 
     def _live(self, seconds, number, is_killed):
+        with Account() as account:
+            self.account = str(account)
+            self._live_in(account, seconds, number, is_killed)
+
+    def _live_in(self, account, seconds, number, is_killed):
         mark = f"SHMEXEC_CHAOS={uuid.uuid4().hex}"
         environment = {**os.environ, "SHMEXEC_SEGMENT": self._segment, **dict([mark.split("=")])}
         command = [sys.executable, "-W", "error", "-m", "tests.chaos.inside", "1e9" if is_killed else str(seconds)]
         seed = str(self._seed * 1000 + number)
         with tempfile.TemporaryFile("w+") as said:  # no pipe: who is left over would keep us waiting for its end
-            inside = subprocess.Popen([*command, seed], env=environment, stdout=said)
+            inside = subprocess.Popen([*command, seed], env=environment, stdout=said, preexec_fn=account.join)
             try:
                 inside.wait(seconds if is_killed else None)
             except subprocess.TimeoutExpired:
@@ -70,7 +77,10 @@ class Supervisor:
             subprocess.run([sys.executable, "-m", "shmexec", "gc"], stdout=subprocess.DEVNULL, check=True)
         if memory := residue.memory(inside.pid):
             self._say(f"process {number} has left memory: {memory}")
-            self.figures.bytes += sum(memory.values())
+        shmem = account.left()
+        if shmem:
+            self._say(f"process {number} has left {shmem:,} bytes of shared memory, {account}")
+        self.figures.bytes += max(sum(memory.values()), shmem)
 
     def _say(self, text):
         print(text, file=sys.stderr, flush=True)
@@ -82,7 +92,7 @@ def main():
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--segment", default=os.environ.get("SHMEXEC_SEGMENT", "memfd"), help="the kind of the heap")
     options = parser.parse_args()
-    begun, before = time.monotonic(), residue.shmem()
+    begun = time.monotonic()
     supervisor = Supervisor(options.seed, options.segment)
     supervisor.run(options.seconds)
     figures = supervisor.figures
@@ -91,7 +101,7 @@ def main():
         f"{figures.calls} calls, {figures.kills} kills of workers, {figures.parents} of parents; "
         f"{figures.failed} calls failed by their worker's death; wrong {figures.wrong}, hangs {figures.hangs}, "
         f"lost {figures.lost}, blocks left {figures.blocks}, processes and descriptors left {figures.left}, "
-        f"kernel memory left {figures.bytes} (Shmem of the machine {residue.shmem() - before:+,})"
+        f"kernel memory left {figures.bytes} ({supervisor.account})"
     )
     return 0 if figures.is_good() else 1
 

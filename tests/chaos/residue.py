@@ -1,7 +1,8 @@
 """What a process tree has left behind: processes, and memory of the kernel's.
 
 A memfd and a removed System V segment live as long as some process has them: if no process is left, nothing is. The
-other System V segments, and the files in /dev/shm, stay until somebody removes them.
+other System V segments, and the files in /dev/shm, stay until somebody removes them, and have names; what has none
+shows in the account of `tests.kernel_memory`.
 """
 
 import os
@@ -45,11 +46,3 @@ def memory(creator):
         if int(values["cpid"]) == creator:
             found[f"shmid {values['shmid']}"] = int(values["rss"])
     return found
-
-
-def shmem():
-    """Bytes of shared memory of the whole machine, whoever uses it."""
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        if line.startswith("Shmem:"):
-            return int(line.split()[1]) << 10
-    return 0
