@@ -75,7 +75,8 @@ class Actor:
                 stage = "unpickling" if self.rng.random() < 0.5 else "pickling"
                 fuse = self.fuse((stage,), chance=1)
                 order = Order(order.call, fuse if stage == "pickling" else Fuse(), order.expected, order.result)
-                self.send(f"burning {stage}", order, want, work.run_burning, order, Burning(fuse, stage), *values)
+                burning = Burning(fuse, stage, order.call)
+                self.send(f"burning {stage}", order, want, work.run_burning, order, burning, *values)
             else:
                 self.send("submit", order, want, work.run, order, *values)
 

@@ -2,8 +2,9 @@
 
 For each call that was sent
     - it returned: the value has the digest that was expected, and the board says that it was run once, to its end
-    - it failed with WorkerDied: that worker was doomed; no other call failed for it; nobody else had begun the call.
-      Or a future among its arguments failed so
+    - it failed with WorkerDied: that worker was doomed; no other call failed for it; it had begun the call, and nobody
+      else had. If nobody had, the worker could die anywhere (of a timer, or from outside), or has died while it
+      unpickled that very call. Or a future among its arguments failed so
     - it was cancelled: we did that, or cancelled a future among its arguments; nobody had begun it
     - whatever became of it, or if nobody asked: it was begun once at most
 """
@@ -176,10 +177,13 @@ class Checker:
             self.lost(f"worker {error.pid} cost two calls: {other} and {one.what} {one.call}")
         elif by not in (0, error.pid) and one.attempts == 1:
             self.lost(f"{one.what} {one.call} failed with {error!r}, but {by} had begun it")
+        elif not by and not self.board.anywhere[error.pid] and self.board.burnt[error.pid] != one.call + 1:
+            self.lost(f"{one.what} {one.call} failed with {error!r}, who died in another call")
 
     def charge_any(self, orders, one, error):
         """The same for a map, of which nobody says which of its calls that was."""
         by = {int(self.board.by[order.call]) for order in orders}
+        open_ = {int(self.board.by[order.call]) for order in orders if not self.board.ended[order.call]}
         self._over(one)
         with self._lock:
             self.figures.failed += 1
@@ -190,6 +194,8 @@ class Checker:
             self.lost(f"worker {error.pid} cost two calls: {other} and {one.what} {one.call}")
         elif not by & {0, error.pid}:
             self.lost(f"{one.what} failed with {error!r}, but {by} had begun its calls")
+        elif not self.board.anywhere[error.pid] and error.pid not in open_:
+            self.lost(f"{one.what} failed with {error!r}, who died in none of its calls")
 
     def finish(self):
         """At the end of the season, when no worker is left."""

@@ -56,6 +56,7 @@ class Killer(threading.Thread):
         worker = self._random.choice(workers)
         pid = worker.process.pid
         self._killed.add(pid)
+        self._board.anywhere[pid] = 1
         self._board.doomed[pid] = 1
         try:
             if self._random.random() < 0.2:

@@ -20,13 +20,19 @@ PIDS = 1 << 22  # Linux has no larger ones
 
 
 class Board:
-    """Which calls were begun and ended, how often and by whom; which processes are about to die."""
+    """Which calls were begun and ended, how often and by whom; which processes are about to die, and where.
+
+    A worker that is doomed dies in the call that has lit its fuse, after that has begun, unless it dies ``anywhere``
+    (of a timer, or from outside), or while it unpickles the call ``burnt``.
+    """
 
     def __init__(self):
         self.begun = shmexec.zeros(CALLS, "i4")  # how often
         self.by = shmexec.zeros(CALLS, "i4")  # the pid of the last
         self.ended = shmexec.zeros(CALLS, "i4")
         self.doomed = shmexec.zeros(PIDS, "u1")
+        self.anywhere = shmexec.zeros(PIDS, "u1")
+        self.burnt = shmexec.zeros(PIDS, "i4")  # the number of the call, plus one
         self.stopped = shmexec.zeros(PIDS, "u1")
 
     def begin(self, call):
@@ -60,12 +66,14 @@ class Fuse:
     seconds: float = 0.0
     stage: str = "begin"
 
-    def light(self, stage):
+    def light(self, stage, call=-1):
         if not self.means or stage != self.stage:
             return
         pid = os.getpid()
+        _board.burnt[pid] = call + 1
         _board.doomed[pid] = 1
         if self.means == "timer":
+            _board.anywhere[pid] = 1
             signal.setitimer(signal.ITIMER_REAL, self.seconds)
         elif self.means == "SIGKILL":
             os.kill(pid, signal.SIGKILL)
@@ -86,18 +94,18 @@ STAGES = ("unpickling", "begin", "checked", "end", "pickling")
 class Burning:
     """Lights a fuse where it is unpickled, or where it is pickled by a worker."""
 
-    def __init__(self, fuse, stage):
-        self.fuse, self.stage = fuse, stage
+    def __init__(self, fuse, stage, call):
+        self.fuse, self.stage, self.call = fuse, stage, call
 
     def __getstate__(self):
         if self.stage == "pickling" and _board is not None:
             self.fuse.light("pickling")
-        return self.fuse, self.stage
+        return self.fuse, self.stage, self.call
 
     def __setstate__(self, state):
-        self.fuse, self.stage = state
+        self.fuse, self.stage, self.call = state
         if self.stage == "unpickling" and _board is not None:
-            self.fuse.light("unpickling")
+            self.fuse.light("unpickling", self.call)
 
 
 class WrongValue(Exception):
@@ -149,7 +157,7 @@ def run(order, *values):
     else:
         made = things.make(name, seed)
     order.fuse.light("end")
-    burning = Burning(order.fuse, "pickling") if order.fuse.stage == "pickling" else None
+    burning = Burning(order.fuse, "pickling", order.call) if order.fuse.stage == "pickling" else None
     _board.end(order.call)
     return made, burning
 
