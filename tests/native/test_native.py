@@ -3,6 +3,8 @@
 Each program takes a seed and a number of seconds. Short here; longer by hand:
 
     SHMEXEC_NATIVE_SECONDS=600 SHMEXEC_NATIVE_SEED=7 pytest tests/native
+
+The fuzzers run for a minute in all; SHMEXEC_FUZZ_SECONDS of each of the four, and SHMEXEC_FUZZ_SEED, change that.
 """
 
 import os
@@ -19,6 +21,8 @@ NATIVE = HERE.parent.parent / "native"
 COMPILER = shlex.split(os.environ.get("CC", "cc"))
 SECONDS = os.environ.get("SHMEXEC_NATIVE_SECONDS", "1")
 SEED = os.environ.get("SHMEXEC_NATIVE_SEED", "1")
+FUZZ_SECONDS = os.environ.get("SHMEXEC_FUZZ_SECONDS", "15")  # of each of four: a minute in all
+FUZZ_SEED = os.environ.get("SHMEXEC_FUZZ_SEED", SEED)
 FLAGS = ["-std=gnu11", "-g", "-fno-strict-aliasing", "-DSX_TEST_STEPS", "-pthread", f"-I{NATIVE}", f"-I{HERE}"]
 VARIANTS = {
     "plain": ["-O2"],
@@ -36,7 +40,7 @@ pytestmark = [
     pytest.mark.skipif(platform.system() != "Linux", reason="the segment is a memfd so far"),
     pytest.mark.skipif(shutil.which(COMPILER[0]) is None, reason="no C compiler"),
     pytest.mark.skipif(not (NATIVE / "heap.c").exists(), reason="needs a checkout: native/ is not beside the tests"),
-    pytest.mark.timeout(float(SECONDS) + 100),
+    pytest.mark.timeout(max(float(SECONDS), float(FUZZ_SECONDS)) + 100),
 ]
 
 
@@ -98,10 +102,10 @@ def compiler(tmp_path_factory):
     return Compiler(tmp_path_factory.mktemp("native"))
 
 
-def run(program, seconds=SECONDS, *arguments):
+def run(program, seconds=SECONDS, *arguments, seed=SEED):
     environment = {**os.environ, **OPTIONS}
     limit = float(seconds) + 90
-    command = [program, SEED, seconds, *arguments]
+    command = [program, seed, seconds, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=limit, env=environment)
     return done.returncode, done.stdout + done.stderr
 
@@ -196,7 +200,7 @@ def test_sizes_zeros_limits_and_addresses_are_as_promised(compiler, variant):
 @pytest.mark.parametrize("reader", ["fuzz_ring", "fuzz_heap"])
 def test_whatever_others_have_written_is_read_within_the_heap(compiler, reader, variant):
     corpus = str(HERE / "corpus" / f"{reader}.hex")
-    code, output = run(compiler.program(reader, variant), str(2 * float(SECONDS)), corpus)
+    code, output = run(compiler.program(reader, variant), FUZZ_SECONDS, corpus, seed=FUZZ_SEED)
     assert code == 0, output[-8000:]
     assert int(output.split()[0]) > 10, "the corpus is empty"
 
