@@ -282,7 +282,9 @@ int sx_heap_alloc(sx_heap_t *heap, uint64_t bytes, int flags, sx_name_t *name, c
         sx_block_t *block = sx_block_of(heap, name->block);
         SX_STEP();
         sx_store_relaxed(&block->run, (uint64_t)first << 32 | granules); /* released by the CAS that brings it to live */
+        SX_STEP();
         sx_store_relaxed(&block->bytes, bytes);
+        SX_STEP();
         sx_store_relaxed(&block->plain, (flags & SX_PLAIN) != 0);
         if (granules <= SX_HUGE_GRANULES) {
             sx_marks_t *marks = &heap->marks[extent];

@@ -34,13 +34,15 @@ int sx_hub_ring(sx_hub_t *hub, int event_fd) {
 }
 
 void sx_hub_take(sx_hub_t *hub) {
+    SX_STEP();
     sx_exchange_acq_rel(&hub->word, SX_AWAKE);
 }
 
 void sx_hub_leave(sx_hub_t *hub, const sx_crew_t *crew, int event_fd) {
+    SX_STEP();
     sx_store_relaxed(&hub->word, SX_COLLECTOR);
     sx_fence_seq_cst(); /* SYNC POINT doorbell */
-    if (sx_crew_has_answer(crew) && sx_exchange_acq_rel(&hub->word, SX_AWAKE) == SX_COLLECTOR)
+    if (sx_crew_has_answer(crew) && (SX_STEP(), 1) && sx_exchange_acq_rel(&hub->word, SX_AWAKE) == SX_COLLECTOR)
         sx_event_write(event_fd);
 }
 
@@ -68,16 +70,19 @@ int sx_hub_spin(sx_hub_t *hub, sx_spin_t *spin, const sx_crew_t *crew, uint32_t 
 }
 
 int sx_hub_begin_sleep(sx_hub_t *hub, const sx_crew_t *crew, uint32_t seen) {
+    SX_STEP();
     sx_store_relaxed(&hub->word, SX_LEADER);
     sx_fence_seq_cst(); /* SYNC POINT doorbell */
     if (!sx_crew_has_answer(crew) && sx_hub_turn(hub) == seen)
         return 0;
+    SX_STEP();
     sx_exchange_acq_rel(&hub->word, SX_AWAKE);
     return 1;
 }
 
 int sx_hub_sleep(sx_hub_t *hub, uint32_t seen, int64_t nanoseconds) {
     int code = sx_futex_wait(&hub->turn, seen, nanoseconds);
+    SX_STEP();
     sx_exchange_acq_rel(&hub->word, SX_AWAKE);
     return code;
 }
@@ -87,11 +92,13 @@ int sx_hub_leader_sleeps(const sx_hub_t *hub) {
 }
 
 void sx_hub_kick(sx_hub_t *hub) {
+    SX_STEP();
     sx_add_acq_rel(&hub->turn, 1);
     SX_STEP();
     sx_futex_wake(&hub->turn, 1);
 }
 
 void sx_hub_pass(sx_hub_t *hub) {
+    SX_STEP();
     sx_add_acq_rel(&hub->turn, 1);
 }

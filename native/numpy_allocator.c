@@ -82,6 +82,7 @@ static void *resize(void *context, void *start, size_t bytes) {
         return NULL;
     uint64_t room = place.size, had = place.bytes;
     if (bytes <= room && bytes >= room / 2 && sx_heap_is_sole(heap, number)) {
+        SX_STEP();
         sx_store_relaxed(&sx_block_of(heap, number)->bytes, bytes);
         return start;
     }

@@ -190,8 +190,10 @@ static int provide(sx_heap_t *heap, uint64_t at) {
         code = sx_segment_populate(&heap->segment, offset, &huge);
     }
     end_providing(heap, SX_PAGE_BYTES);
-    if (huge != tried)
+    if (huge != tried) {
+        SX_STEP();
         sx_store_relaxed(&heap->header->huge_pages, huge); /* a hint: whichever process writes last is right enough */
+    }
     return code ? -ENOMEM : 0;
 }
 

@@ -37,7 +37,7 @@ void sx_place_elsewhere(sx_slot_t *slot) {
     pid_t pid = (pid_t)sx_load_relaxed(&slot->pid);
     sx_mask_t mask;
     cpu_set_t *set = (cpu_set_t *)mask.words;
-    if (!core || !pid || sched_getcpu() != (int)core - 1 || !sx_cas_acq_rel(&slot->moved, &is_free, BUSY))
+    if (!core || !pid || sched_getcpu() != (int)core - 1 || (SX_STEP(), !sx_cas_acq_rel(&slot->moved, &is_free, BUSY)))
         return;
     int is_moved = !sched_getaffinity(pid, sizeof mask.words, set) && CPU_COUNT(set) > 1 && CPU_ISSET(core - 1, set);
     if (is_moved) {

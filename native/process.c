@@ -240,6 +240,7 @@ static void ring(int signum, siginfo_t *info, void *context) {
     sx_atomic32_t *word = sx_load_acquire(&bell->word);
     int is_ours = getpid() == bell->pid; /* a forked child rings nobody's bell */
     if (word != NULL && is_ours) {
+        SX_STEP();
         sx_add_acq_rel(word, 1);
         sx_futex_wake(word, INT_MAX);
     }

@@ -21,12 +21,16 @@ void sx_report_write(sx_report_t *report, const sx_reported_t *said) {
     atomic_thread_fence(memory_order_release); /* SYNC POINT report: whoever sees a word below sees the odd number, too */
     SX_STEP();
     sx_store_relaxed(&report->call, said->call);
+    SX_STEP();
     sx_store_relaxed(&report->item, said->item);
+    SX_STEP();
     sx_store_relaxed(&report->fraction, bits(said->fraction));
     SX_STEP();
     sx_store_relaxed(&report->length, (uint64_t)said->text_is_newer << 8 | said->length);
-    for (uint32_t i = 0; i * 8 < said->length; i++)
+    for (uint32_t i = 0; i * 8 < said->length; i++) {
+        SX_STEP();
         sx_store_relaxed(&report->text[i], words[i]);
+    }
     SX_STEP();
     sx_store_release(&report->sequence, sequence + 2); /* SYNC POINT report */
 }

@@ -41,6 +41,7 @@ int sx_ring_reserve(sx_ring_t *ring, uint32_t bytes, sx_record_t **record, uint6
     if (skip) { /* positions are multiples of 16: kind fits */
         SX_STEP();
         ((sx_record_t *)(ring->data + at))->bytes = room;
+        SX_STEP();
         ((sx_record_t *)(ring->data + at))->kind = SX_SKIP;
         at = 0;
     }
@@ -201,6 +202,7 @@ int sx_channel_wake_worker(sx_heap_t *heap, sx_channel_t *channel, int elsewhere
         return SX_WAS_AWAKE;
     uint64_t now = sx_now();
     int after_pause = now - channel->rung > SX_PAUSE;
+    SX_STEP();
     channel->rung = now;
     if (elsewhere && !after_pause) /* after one all cores are idle, and the nearest is the best */
         sx_place_elsewhere(slot);

@@ -150,9 +150,13 @@ static int reap_seen(sx_heap_t *heap, uint32_t slot, uint64_t seen) {
     sx_heap_sweep(heap); /* every LIVE block: the dead one may have cleared its bit and not come to the scan */
     SX_STEP();
     sx_store_release(&heap->slots[slot].look, 0);
+    SX_STEP();
     sx_store_release(&heap->slots[slot].providing, 0); /* it may have been killed while it was at it */
+    SX_STEP();
     sx_store_release(&heap->slots[slot].guardian, 0);
+    SX_STEP();
     sx_store_release(&heap->slots[slot].start_time, 0);
+    SX_STEP();
     sx_store_release(&heap->slots[slot].pid, 0);
     SX_STEP();
     sx_store_release(&heap->slots[slot].word, SX_SLOT_WORD(incarnation, 0, 0, SX_SLOT_FREE));
