@@ -15,8 +15,8 @@ typedef _Atomic uint32_t sx_atomic32_t;
 /* Tests compile with -DSX_TEST_STEPS and define sx_step(): it is called before every store to shared memory, and kills,
  * yields or counts. In the extension it is nothing. */
 #ifdef SX_TEST_STEPS
-void sx_step(void);
-#define SX_STEP() sx_step()
+void sx_step(const char *file, int line);
+#define SX_STEP() sx_step(__FILE__, __LINE__)
 #else
 #define SX_STEP() ((void)0)
 #endif

@@ -40,7 +40,8 @@ def build(folder):
         else:
             shutil.copy(source, folder)
     (folder / "tests" / "native").mkdir(parents=True)
-    shutil.copy(HERE / "native" / "steps.c", folder / "tests" / "native")
+    for part in "steps.c", "sites.h":
+        shutil.copy(HERE / "native" / part, folder / "tests" / "native")
     command = [sys.executable, "setup.py", "-q", "build_ext", "--inplace"]
     environment = {**os.environ, "SHMEXEC_TEST_STEPS": "1", "CFLAGS": "-O0"}
     built = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
@@ -76,31 +77,119 @@ class Plan:
         return self._words[VICTIM], self._words[STEPS]
 
 
+# ---- the places ---------------------------------------------------------------------------------
+
+SITE_BYTES = 32  # as in tests/native/sites.h
+
+
+def all_sites():
+    """{(file, line)} of each SX_STEP() in native/."""
+    found = set()
+    for path in (HERE.parent / "native").glob("*.[ch]"):
+        if path.name != "_core.c":
+            lines = path.read_text().splitlines()
+            found |= {
+                (path.name, i) for i, line in enumerate(lines, 1) if "SX_STEP()" in line and "#define" not in line
+            }
+    return found
+
+
+# Functions that the script below does not come to, or not in each run: the program in tests/native that does.
+ELSEWHERE = {
+    ("extent.c", "rebuild"): "adoption",
+    ("extent.c", "sx_extent_adopt"): "adoption",
+    ("extent.c", "sx_extent_claim_huge"): "kill_points",
+    ("extent.c", "sx_extent_drop_huge"): "kill_points",
+    ("heap.c", "unreserve"): "sizes",
+    ("hub.c", "sx_hub_begin_sleep"): "handovers",
+    ("hub.c", "sx_hub_pass"): "handovers",
+    ("pages.c", "take_idle_page"): "kill_points",
+    ("pages.c", "sx_heap_trim"): "kill_points",
+    ("ring.c", "sx_task_withdraw"): "messages",
+    ("slot.c", "sx_slot_unguard"): "kill_points",
+    ("ticket.c", "mark"): "kill_points",
+    ("ticket.c", "sx_ticket_claim"): "kill_points",
+    ("ticket.c", "sx_ticket_drop_all"): "kill_points",
+    ("ticket.c", "sx_ticket_issue"): "kill_points",
+}
+
+
+def visited(path):
+    """Those that the processes came to that had this path in SHMEXEC_TEST_SITES."""
+    content = path.read_bytes()
+    count = int.from_bytes(content[:8], "little")
+    assert (count + 1) * SITE_BYTES <= len(content), "more than there is room for"
+    texts = (content[i : i + SITE_BYTES] for i in range(SITE_BYTES, (count + 1) * SITE_BYTES, SITE_BYTES))
+    parts = (text.partition(b"\n")[0].decode().partition(":") for text in texts)
+    return {(name, int(line)) for name, _, line in parts}
+
+
+def name_of(site):
+    """(file, function): what a site is called however many lines come before it."""
+    file, line = site
+    lines = (HERE.parent / "native" / file).read_text().splitlines()
+    heads = [text for text in lines[:line] if text.endswith("{") and not text.startswith((" ", "}", "enum", "typedef"))]
+    return file, heads[-1].partition("(")[0].split()[-1].lstrip("*")
+
+
 # ---- the script -----------------------------------------------------------------------------------
 
 
-def script(make_executor):
+WRAPS = range(20, 40)  # calls with bytes, which together need more room than a ring has
+MAPPED = range(50, 100)
+CALLS = 100
+
+
+def script(make_executor, runs):
     """A pool's life, with every way that a value can cross. What failed: the names of calls."""
+    import counted
     import numpy as np
     import tasks
 
     import shmexec
     from shmexec import WorkerDied
 
-    shared, plain = shmexec.share(np.arange(6000.0)), np.arange(20_000.0)
-    executor = make_executor()
+    runs[:] = 0
+    shared, plain, gate = shmexec.share(np.arange(6000.0)), np.arange(20_000.0), shmexec.zeros(1)
+    executor = make_executor(counted.come_up, runs)
+    numbers = {}
+
+    def send(name, wanted, function, *arguments, to=executor):
+        numbers[name] = number = len(numbers)
+        return to.submit(function, number, *arguments), wanted
+
     made = {
-        "atoms": (executor.submit(tasks.double, 4), 8),
         "shared": (executor.submit(np.sum, shared), shared.sum()),
-        "plain": (executor.submit(tasks.double, plain), plain * 2),
-        "long": (executor.submit(tasks.give, list(range(3000))), list(range(3000))),
-        "shipped": (executor.submit(lambda x: x + shared[5], 3), 8.0),
-        "made there": (executor.submit(tasks.make_shared, 30_000, 7), np.full(30_000, 7.0)),
         "back": (executor.submit(tasks.give, shared), shared),
-        "back again": (executor.submit(tasks.give, [shared, shared[1:], plain]), [shared, shared[1:], plain]),
-        "raised": (executor.submit(tasks.raise_it, ValueError("x")), ValueError),
+        "shipped": (executor.submit(lambda x: x + shared[5], 3), 8.0),
+        "atoms": send("atoms", 8, counted.double, 4),
+        "summed": send("summed", shared.sum(), counted.total, shared),
+        "plain": send("plain", plain * 2, counted.run, tasks.double, plain),
+        "long": send("long", list(range(3000)), counted.run, tasks.give, list(range(3000))),
+        "made there": send("made there", np.full(30_000, 7.0), counted.run, tasks.make_shared, 30_000, 7),
+        "back again": send(
+            "back again", [shared, shared[1:], plain], counted.run, tasks.give, [shared, shared[1:], plain]
+        ),
+        "raised": send("raised", ValueError, counted.run, tasks.raise_it, ValueError("x")),
+        "reported": send("reported", "half of it", counted.report, "half of it"),
+        "shrunk": send("shrunk", np.ones(29_000), counted.shrink, 30_000, 29_000),
+        "trimmed": send("trimmed", None, counted.trim),
+        "limited": send("limited", 6, counted.double, 3, to=executor.options(timeout=1000)),
     }
-    made["forwarded"] = (executor.submit(np.sum, made["made there"][0]), 210_000.0)
+    made["forwarded"] = send("forwarded", 210_000.0, counted.total, made["made there"][0])
+    made["gate"] = send("gate", len(numbers), counted.pass_gate, gate)
+    while not runs[numbers["gate"]] and not made["gate"][0].done():
+        time.sleep(0.0005)
+    withdrawn = {name: send(name, 10, counted.double, 5) for name in ("withdrawn", "withdrawn too")}
+    cancelled = set()
+    if not made["gate"][0].done():  # its worker is at the gate, and cannot have begun them; nor is it ended for them
+        assert all(map(executor.cancel, (future for future, _ in withdrawn.values())))
+        cancelled = set(withdrawn)
+    gate[0] = 1
+    made.update({name: one for name, one in withdrawn.items() if name not in cancelled})
+    for i in WRAPS:
+        made[f"wrap {i}"] = executor.submit(counted.run, i, tasks.give, bytes([i]) * 2000), bytes([i]) * 2000
+        numbers[f"wrap {i}"] = i
     died = []
     for name, (future, wanted) in made.items():
         error = future.exception()
@@ -113,14 +202,26 @@ def script(make_executor):
         else:
             assert error is None, (name, error)
             assert same(future.result(), wanted), name
+        if name in numbers:
+            assert runs[numbers[name]] == 1 or (error and runs[numbers[name]] == 0), (name, runs[numbers[name]], error)
+    assert not any(runs[numbers[name]] for name in cancelled), "was begun, and cancelled"
     try:
+        doubled = executor.map(counted.double, MAPPED, range(50), chunksize=5)
+        assert list(doubled) == list(range(0, 100, 2))
+        assert (runs[MAPPED.start : MAPPED.stop] == 1).all()
         assert list(executor.map(tasks.add, range(50), range(50))) == list(range(0, 100, 2))
         assert same(list(executor.map(tasks.double, [shared, plain, shared])), [shared * 2, plain * 2, shared * 2])
     except WorkerDied:
         died.append("map")
-    counted = executor.stats().workers_died
+    stats = executor.stats().workers_died
     executor.shutdown()
-    return died, counted
+    check_runs(runs)
+    return died, stats
+
+
+def check_runs(runs):
+    """Whoever died: nothing was run again."""
+    assert (runs <= 1).all(), f"calls that were run again: {runs}"
 
 
 def same(one, other):
@@ -146,17 +247,17 @@ def made_by(method):
     import shmexec
 
     context = None if method == "default" else multiprocessing.get_context(method)
-    return lambda: shmexec.SharedExecutor(1, context)
+    return lambda come_up=None, *given: shmexec.SharedExecutor(1, context, come_up, given)
 
 
 # ---- the deaths -----------------------------------------------------------------------------------
 
 
-def kill_worker(plan, at, method):
+def kill_worker(plan, at, method, runs):
     """One death of a worker; False: it has lived through it all."""
     before = figures()
     plan.arm(at)
-    died, counted = script(made_by(method))
+    died, counted = script(made_by(method), runs)
     victim, steps = plan.disarm()
     was_killed = steps >= at
     assert victim
@@ -167,7 +268,7 @@ def kill_worker(plan, at, method):
     return was_killed, died
 
 
-def kill_parent(plan, at, method):
+def kill_parent(plan, at, method, runs):
     """One death of a process that has a pool, and is itself a member of this process's heap."""
     from shmexec import _core
 
@@ -177,7 +278,7 @@ def kill_parent(plan, at, method):
     if pid == 0:
         code = 1
         try:
-            code = 0 if script(made_by(method)) == ([], 0) else 2
+            code = 0 if script(made_by(method), runs) == ([], 0) else 2
         finally:
             os._exit(code)
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
@@ -188,6 +289,7 @@ def kill_parent(plan, at, method):
     was_killed = steps >= at
     assert victim == pid
     assert code == (-9 if was_killed else 0), code
+    check_runs(runs)
     _core.reap_dead()
     assert figures() == before, f"{figures()}, before it was {before}"
     return was_killed, []
@@ -198,10 +300,10 @@ def main(who, method, seed, stride, seconds):
     import shmexec
 
     plan = Plan()
-    shmexec.empty(1)
+    runs = shmexec.zeros(CALLS, "i4")
     keeper = made_by(method)()  # keeps the fork server
     if who == "worker":
-        assert script(made_by(method)) == ([], 0)
+        assert script(made_by(method), runs) == ([], 0)
         kill = kill_worker
     else:
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
@@ -211,7 +313,7 @@ def main(who, method, seed, stride, seconds):
     at = 1 + seed % stride
     while lived < 3 and time.monotonic() - begun < seconds:  # the number of steps is not always the same
         try:
-            was_killed, died = kill(plan, at, method)
+            was_killed, died = kill(plan, at, method, runs)
         except BaseException:
             print(f"killed before step {at}", file=sys.stderr)
             raise

@@ -196,10 +196,38 @@ static void trim_gives_the_memory_back(void) {
     expect_quiet(&heap, 0);
 }
 
+/* Whether it was cut short. */
+static int allocate_until(uint64_t bytes, uint64_t at) {
+    uint32_t slot = sx_slot_reserve(&heap, 1);
+    pid_t pid = spawn();
+    if (!pid) {
+        sx_heap_t other;
+        join(&other, &heap, slot);
+        steps = 0;
+        kill_at = at;
+        on_step = kill_at_step;
+        alloc(&other, bytes);
+        _exit(0);
+    }
+    int status = status_of(pid);
+    CHECK(WIFSIGNALED(status) ? WTERMSIG(status) == SIGKILL : WEXITSTATUS(status) == 0, "status %x", status);
+    CHECK(sx_slot_reap(&heap, slot) == 1);
+    expect_quiet(&heap, 0);
+    return WIFSIGNALED(status);
+}
+
+static void an_allocation_that_was_cut_short_leaves_no_mark_and_no_tail(void) {
+    for (uint64_t at = 1; allocate_until(1000, at); at++)
+        ;
+    for (uint64_t at = 1; at <= 12; at++) /* of several extents: it is being claimed */
+        allocate_until(2 * SX_EXTENT_BYTES + 5, at);
+}
+
 int main(int argc, char **argv) {
     begin(argc, argv);
     create(&heap, EXTENTS);
     trim_gives_the_memory_back();
+    an_allocation_that_was_cut_short_leaves_no_mark_and_no_tail();
     double all = seconds;
     for (int i = 0; i < 5 || now() - began < all / 3; i++)
         live_blocks_of_a_dead_owner_stay_and_are_freed_by_others();

@@ -236,7 +236,7 @@ static void a_child_that_dies_while_it_comes_up_leaves_nothing(int parent_dies) 
                 kill_at = at;
                 on_step = kill_at_step;
                 CHECK(sx_fork_after_in_child(&p) == 0);
-                sx_step();
+                SX_STEP();
                 _exit(0);
             }
             sx_fork_after_in_parent(&p);

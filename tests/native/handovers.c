@@ -168,6 +168,9 @@ int main(int count, char **arguments) {
         channels[i]->worker_slot = heap.me->slot; /* awake, as far as anybody can see */
     }
     event = eventfd(0, EFD_CLOEXEC);
+    uint32_t seen = sx_hub_turn(&hub);
+    sx_hub_pass(&hub);
+    CHECK(sx_hub_turn(&hub) != seen, "who spins does not see that it is called away");
     sx_hub_leave(&hub, &crew, event);
     on_step = delay_at_steps;
     pthread_create(&collector, NULL, collects, NULL);

@@ -15,6 +15,7 @@
 #include "hub.h"
 #include "outbox.h"
 #include "owner.h"
+#include "sites.h"
 #include "slot.h"
 #include "ticket.h"
 #include <errno.h>
@@ -110,8 +111,8 @@ static void begin(int argc, char **argv) {
 static void (*on_step)(void); /* set while no other thread runs */
 static uint64_t steps, kill_at;
 
-void sx_step(void);
-void sx_step(void) {
+void sx_step(const char *file, int line) {
+    note_site(file, line);
     if (on_step)
         on_step();
 }

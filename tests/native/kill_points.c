@@ -241,6 +241,7 @@ int main(int argc, char **argv) {
             high = found ? middle : high * 2;
     }
     double a_run = (now() - since) / (double)runs, left = seconds - (now() - began);
+    left = left < seconds / 4 ? seconds / 4 : left; /* on a slow machine the search has taken it all */
     /* in a short run every k-th step, beginning with another one for each seed */
     uint64_t stride = (uint64_t)((double)high * a_run / (left / 2)) + 1;
     uint64_t ended_at = the_script_killed_at_each_step(keep_free, 1 + seed % stride, stride);

@@ -11,6 +11,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "sites.h"
+
 typedef struct {
     _Atomic uint64_t kill_at; /* 0: nobody is killed */
     _Atomic uint64_t spared;  /* a pid */
@@ -19,8 +21,6 @@ typedef struct {
 } plan_t;
 
 static plan_t *plan;
-
-void sx_step(void);
 
 __attribute__((constructor)) static void map_plan(void) {
     const char *path = getenv("SHMEXEC_TEST_STEPS");
@@ -32,7 +32,10 @@ __attribute__((constructor)) static void map_plan(void) {
     plan = mapped == MAP_FAILED ? NULL : mapped;
 }
 
-void sx_step(void) {
+void sx_step(const char *file, int line);
+
+void sx_step(const char *file, int line) {
+    note_site(file, line);
     if (!plan || !plan->kill_at)
         return;
     uint64_t me = (uint64_t)getpid(), nobody = 0;

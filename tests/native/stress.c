@@ -51,7 +51,7 @@ static void look_at(const sx_heap_t *mine, held_t held) {
         CHECK(is_there(mine, held.name), "a block that is held is not there");
         CHECK(is_painted(sx_heap_start(mine, held.name.block), held.bytes, pattern_of(held.name)), "wrong data in a block that is held");
         CHECK(has_bit(mine, held.name, mine->me->slot), "another has cleared my bit");
-        sx_step();
+        SX_STEP();
     }
 }
 

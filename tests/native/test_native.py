@@ -14,6 +14,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import killed_at_step
 import pytest
 
 HERE = Path(__file__).parent
@@ -133,6 +134,17 @@ def test_the_stress_finds_wrong_data_if_holding_does_not_move_the_epoch(compiler
 @processes
 def test_whoever_is_killed_at_whichever_step_leaves_nothing_behind(compiler, variant):
     holds(compiler, "kill_points", variant, str(2 * float(SECONDS)))
+
+
+@pytest.mark.parametrize("name", sorted(set(killed_at_step.ELSEWHERE.values())))
+def test_each_step_that_no_pool_comes_to_is_come_to_here(compiler, name, tmp_path, monkeypatch):
+    sites = tmp_path / "sites"
+    monkeypatch.setenv("SHMEXEC_TEST_SITES", str(sites))
+    holds(compiler, name, "plain")
+    functions = {function for function, program in killed_at_step.ELSEWHERE.items() if program == name}
+    wanted = {site for site in killed_at_step.all_sites() if killed_at_step.name_of(site) in functions}
+    assert functions == {killed_at_step.name_of(site) for site in wanted}
+    assert not wanted - killed_at_step.visited(sites)
 
 
 @processes
