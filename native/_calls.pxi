@@ -133,7 +133,7 @@ cdef class Seat:
     cdef readonly Call timed     # the call with a limit that it has: that one alone
     cdef readonly int64_t due    # when somebody has to look at that
     cdef readonly Call doomed    # the call because of which this worker is made to end
-    cdef uint64_t used           # the later, the warmer its caches
+    cdef uint64_t used           # the later, the warmer its caches; 0: it has answered nothing yet
 
     def __init__(self, uint64_t number, Channel channel=None, Recent shipped=None):
         self.number = number

@@ -3,7 +3,8 @@
 # Guarantees
 #   - each call that was submitted ends exactly once: answered, failed, or cancelled
 #   - a call that a worker had begun is given to no other worker, unless it has retries; one that it had not begun is never lost
-#   - nothing goes on for ever: the death of a worker ends a call, or uses up a retry of one, or counts as `fruitless`
+#   - nothing goes on for ever: the death of a worker ends a call, or uses up a retry of one, or counts as `fruitless`, or the
+#     worker had answered some call
 #   - calls begin in the order of their submission, but for those that come back from a worker, which go first
 # Assumption: the caller holds the pool's lock.
 #
@@ -59,7 +60,7 @@ cdef class Ledger:
     cdef uint64_t ends           # counts
     cdef double nanoseconds      # that a call takes, of late
     cdef Py_ssize_t doomed_calls
-    cdef readonly Py_ssize_t fruitless  # workers that died one after the other and had begun nothing
+    cdef readonly Py_ssize_t fruitless  # workers that died one after the other and had never begun anything
     cdef readonly Py_ssize_t in_vain    # calls one after the other that died at each of several attempts, with no answer between
     cdef uint64_t ends_before    # as of the last death
     cdef Py_ssize_t sent_calls
@@ -268,7 +269,7 @@ cdef class Ledger:
             else:
                 self.take_from(seat, victim)
                 victim.deaths += 1
-        elif not was_expected and (had_calls or not seat.is_ready):
+        elif not was_expected and not seat.used and (had_calls or not seat.is_ready):
             self.fruitless += 1
         seat.is_leaving = True
         self.is_starved = False  # what it held is free

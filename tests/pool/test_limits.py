@@ -285,6 +285,16 @@ def test_a_call_that_was_begun_ends_a_row_of_fruitless_deaths(pool, progress):
         assert pool.ledger.fruitless == 0
 
 
+def test_workers_that_have_answered_something_do_not_count():
+    pool = Pool(3)
+    for call in pool.submit(3):
+        pool.answer(call)
+    pool.submit(3)
+    for seat in list(pool.ledger.seats):
+        pool.die(seat)  # between two calls
+    assert pool.ledger.fruitless == 0
+
+
 def test_a_worker_that_was_asked_to_end_does_not_count(pool):
     pool.submit()
     pool.die(pool.ledger.seats[0], expected=True)
