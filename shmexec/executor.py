@@ -220,7 +220,7 @@ class SharedArrayProcessPoolExecutor(ProcessPoolExecutor):
             Items that go to a worker together, as one call. Default: as many as take about 4 ms, measured as the map
             goes on, and fewer towards its end; a worker for which it takes longer comes back early, and others take
             the rest. Each item is then as good as a call of its own: no two share an object. (With
-            `max_tasks_per_child` the default is 1.)
+            `max_tasks_per_child`, or if `submit` is overridden, through which all calls go then, the default is 1.)
         buffersize : int, optional
             Items (with a `chunksize`: chunks) that are taken from the iterables ahead of the results that were asked
             for; one more is taken before each result is waited for. Default: all, at once.
@@ -252,7 +252,16 @@ class SharedArrayProcessPoolExecutor(ProcessPoolExecutor):
             bool(ordered),
             checked_progress(progress),
         )
-        return map_calls(self._pool, fn, iterables, options, adapts=self._counts_items, owner=self)
+        is_own = getattr(self.submit, "__func__", None) is SharedArrayProcessPoolExecutor.submit
+        return map_calls(
+            self._pool,
+            fn,
+            iterables,
+            options,
+            adapts=self._counts_items,
+            owner=self,
+            submit=None if is_own else self.submit,
+        )
 
     def options(self, *, timeout: float | None = None, retries: int = 0, copy_once: bool = False) -> "LimitedExecutor":
         """The same pool for calls with a limit of time, calls that are tried again, or calls that share their arrays.

@@ -43,6 +43,7 @@ def map_calls(
     *,
     adapts: bool,
     owner: object,
+    submit: Callable[..., Any] | None = None,
 ) -> Iterator[T]:
     """What `SharedExecutor.map` does.
 
@@ -52,13 +53,15 @@ def map_calls(
         Without a chunk size it is measured; else it is 1.
     owner : object
         Lives until a map that still takes items is over.
+    submit : callable, optional
+        What a subclass, or a program, has put in the place of the executor's: all calls go through it.
     """
     wait = Remaining(options.timeout)
     scope = MapScope(options.repeated or repeated_in(iterables))
     items: Iterator[Item] = zip(*iterables, strict=False)
     ahead = options.buffersize
     found: Iterator[Any]
-    if options.chunksize is None and adapts:
+    if options.chunksize is None and adapts and submit is None:
         first = list(items if ahead is None else itertools.islice(items, ahead))
         if not first:
             return iter(())
@@ -72,7 +75,12 @@ def map_calls(
         if watch is not None or ahead is not None:
             found = keeping(found, owner, watch)
     else:
-        chunks = _PoolChunks(pool, fn, scope, items, options.chunksize or 1, options.limits)
+        size = options.chunksize or 1
+        chunks: Chunks
+        if submit is None:
+            chunks = _PoolChunks(pool, fn, scope, items, size, options.limits)
+        else:
+            chunks = _SubmittedChunks(pool, fn, submit, items, size)
         found = chunks.results(
             wait,
             ahead=ahead,
@@ -121,3 +129,29 @@ class _PoolChunks(Chunks):
             self.taken += 1
             future = None if known is None else submit_atoms(function, item, known)
             yield future or submit(Kind.CALL, function, item, {}, scope, limits)
+
+
+class _SubmittedChunks(Chunks):
+    """Through a `submit` of somebody else's: each is a call like any other, and has whatever future that returns."""
+
+    def __init__(
+        self, pool: Pool, fn: Callable[..., Any], submit: Callable[..., Any], items: Iterator[Item], size: int
+    ) -> None:
+        super().__init__(items, size)
+        self._pool, self._function, self._submit = pool, fn, submit
+
+    def send(self, chunk: tuple[Item, ...]) -> Waited:
+        """As one call."""
+        if self._size == 1:
+            future: Waited = self._submit(self._function, *chunk[0])
+        else:
+            future = self._submit(partial(_call_each, self._function), chunk)
+        return future
+
+    def reports(self, watched: Mapping[Waited, int]) -> list[Reported]:
+        """What the pool's workers have reported."""
+        return self._pool.reports(lambda call: call.future in watched)
+
+
+def _call_each(function: Callable[..., Any], items: tuple[Item, ...]) -> list[Any]:
+    return [function(*item) for item in items]

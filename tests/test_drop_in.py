@@ -3,6 +3,7 @@
 import concurrent.futures
 import gc
 import inspect
+import itertools
 import logging
 import logging.handlers
 import multiprocessing
@@ -184,6 +185,45 @@ def test_what_cannot_be_unpickled_fails_alone_in_other_pools(executor):
         with pytest.raises(faults.Boom, match="no unpickling of this"):
             future.result()
     assert executor.submit(tasks.double, 2).result() == 4
+
+
+# ---- `submit` overridden ---------------------------------------------------------------------------------------------
+
+
+class Counting(shmexec.SharedExecutor):
+    """As programs do it that want to know of each call."""
+
+    def submit(self, fn, /, *args, **kwargs):
+        future = super().submit(fn, *args, **kwargs)
+        self.submitted.append(future)
+        return future
+
+
+@pytest.mark.parametrize("size", [None, 1, 3])
+@pytest.mark.parametrize("where", ["subclass", "instance"])
+def test_map_goes_through_a_submit_that_was_overridden(executor, where, size):
+    if where == "subclass":
+        pool = Counting(2)
+        pool.submitted = submitted = []
+    else:
+        pool, submitted = executor, []
+
+        def submit(*args):
+            submitted.append(type(executor).submit(executor, *args))
+            return submitted[-1]
+
+        pool.submit = submit
+    try:
+        found = list(pool.map(tasks.add, range(7), itertools.repeat(1), chunksize=size))
+        lazily = list(pool.map(tasks.add, range(7), itertools.repeat(1), chunksize=size, buffersize=2))
+    finally:
+        if where == "subclass":
+            pool.shutdown()
+        else:
+            del pool.submit
+    assert found == lazily == list(range(1, 8))
+    assert len(submitted) == 2 * -(-7 // (size or 1))
+    assert all(future.done() for future in submitted)
 
 
 # ---- initializers ----------------------------------------------------------------------------------------------------
