@@ -4,10 +4,10 @@ A control group of its own tells, for what it was charged stays charged when its
 made it is the figure of the whole machine, which others move too: then little can be told.
 """
 
+import errno
 import itertools
 import os
 import time
-from contextlib import suppress
 from pathlib import Path
 
 GROUPS = Path("/sys/fs/cgroup")
@@ -51,10 +51,16 @@ class Account:
         return more if more > self.tolerance else 0
 
     def close(self):
-        """The group goes, if all who were in it are gone."""
-        if self._group is not None:
-            with suppress(OSError):
+        """The group goes, as soon as all who were in it are gone: the last may just be ending."""
+        until = time.monotonic() + 10
+        while self._group is not None:
+            try:
                 self._group.rmdir()
+            except OSError as error:
+                if error.errno == errno.EBUSY and time.monotonic() < until:
+                    time.sleep(0.01)
+                    continue
+            self._group = None
 
     def __enter__(self):
         return self
