@@ -8,6 +8,7 @@ end from the beginning (multiprocessing sees to that), so pdb quits at its first
 import faulthandler
 import os
 import sys
+import traceback
 from multiprocessing import process
 from typing import Any
 
@@ -45,9 +46,16 @@ def disappear() -> None:
 
 
 def explain_quit(error: BaseException) -> None:
-    """Say why, if a debugger has left a call."""
-    if type(error).__module__ == "bdb":
+    """Say why, if a debugger has left a call: by an exception of its own, or, since Python 3.14, as `sys.exit` does."""
+    if type(error).__module__ == "bdb" or (isinstance(error, SystemExit) and _raised_in(error) == "pdb"):
         error.add_note(_NO_TERMINAL)
+
+
+def _raised_in(error: BaseException) -> str:
+    """The module whose code has raised it."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    name: str = frames[-1].f_globals.get("__name__", "") if frames else ""
+    return name
 
 
 def _breakpoint(*args: Any, **kwargs: Any) -> Any:
