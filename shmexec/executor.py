@@ -217,7 +217,7 @@ class SharedArrayProcessPoolExecutor(ProcessPoolExecutor):
         timeout : float, optional
             Seconds from this call; when they are over, asking for the next result raises TimeoutError.
         chunksize : int, optional
-            Items that go to a worker together, as one call. Default: as many as take about 4 ms, measured as the map
+            Items that go to a worker together, as one call. Default: as many as take about 16 ms, measured as the map
             goes on, and fewer towards its end; a worker for which it takes longer comes back early, and others take
             the rest. Each item is then as good as a call of its own: no two share an object. (With
             `max_tasks_per_child`, or if `submit` is overridden, through which all calls go then, the default is 1.)

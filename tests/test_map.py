@@ -273,16 +273,19 @@ def answer(job, recorder, seconds):
     return count
 
 
-@pytest.mark.parametrize(("seconds", "largest"), [(1e-6, 4000), (2e-5, 200), (1e-3, 4), (10.0, 1)])
-def test_spans_grow_to_what_takes_two_milliseconds_and_shrink_to_the_end(seconds, largest):
+@pytest.mark.parametrize(
+    ("seconds", "largest", "items"),
+    [(1e-6, 16_000, 200_000), (2e-5, 800, 20_000), (1e-3, 16, 20_000), (10.0, 1, 20_000)],
+)
+def test_spans_grow_to_what_takes_sixteen_milliseconds_and_shrink_to_the_end(seconds, largest, items):
     recorder = Recorder()
-    job = SpanMap(recorder, tasks.double, None, [(i,) for i in range(20_000)])
+    job = SpanMap(recorder, tasks.double, None, [(i,) for i in range(items)])
     job.begin()
     assert [count for _, count in recorder.sent] == [1] * 5  # two for each worker, and one more
     counts = []
     while recorder.sent:
         counts.append(answer(job, recorder, seconds))
-    assert sum(counts) == 20_000
+    assert sum(counts) == items
     assert largest * 0.9 <= max(counts) <= largest
     assert counts[-1] == 1
-    assert list(job.results(lambda: 0.0)) == list(range(20_000))
+    assert list(job.results(lambda: 0.0)) == list(range(items))
