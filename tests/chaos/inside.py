@@ -14,7 +14,13 @@ def main(seconds, seed):
     def report(figures):
         print(json.dumps(dataclasses.asdict(figures)), flush=True)
 
-    return 0 if Chaos(seed, say, report).run(seconds).is_good() else 1
+    chaos = Chaos(seed, say, report)
+    try:
+        chaos.run(seconds)
+    except BaseException:
+        report(chaos.figures)  # of the season that has failed, too
+        raise
+    return 0 if chaos.figures.is_good() else 1
 
 
 if __name__ == "__main__":
