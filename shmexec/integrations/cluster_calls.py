@@ -94,25 +94,39 @@ class Cluster:
             self._less.notify_all()
 
 
-class Input:
+class _Sent:
+    """What is sent to the cluster, and again when it is there no more; once at a time, in the event loop."""
+
+    _in_dask: Any = None
+    _sending: asyncio.Task[None] | None = None
+
+    async def sent(self) -> Any:
+        """Dask's future of it."""
+        if self._in_dask is None or self._is_gone():
+            if self._sending is None:
+                self._sending = asyncio.ensure_future(self._send())
+            await asyncio.shield(self._sending)
+        return self._in_dask
+
+    def _is_gone(self) -> bool:
+        raise NotImplementedError
+
+    async def _send(self) -> None:
+        raise NotImplementedError
+
+
+class Input(_Sent):
     """A big array of the user's. It is kept for as long as a call has it, so that it can be sent again."""
 
     def __init__(self, cluster: Cluster, array: np.ndarray[Any, Any], token: str) -> None:
         self._cluster, self._array, self._token = cluster, array, token
-        self._in_dask: Any = None
-        self._sending: asyncio.Task[None] | None = None
         self._copy: np.ndarray[Any, Any] | None = None
         copy = array.copy(order="K")
         cluster.wait_until_there_is_room(array.nbytes)
         self._copy = copy
 
-    async def sent(self) -> Any:
-        """Dask's future of it."""
-        if self._in_dask is None or self._in_dask.status != "finished":
-            if self._sending is None:
-                self._sending = asyncio.ensure_future(self._send())
-            await asyncio.shield(self._sending)
-        return self._in_dask
+    def _is_gone(self) -> bool:
+        return bool(self._in_dask.status != "finished")
 
     async def _send(self) -> None:
         try:
@@ -149,7 +163,7 @@ class Input:
         self._drop_copy()
 
 
-class ClusterFuture(Future[T]):
+class ClusterFuture(_Sent, Future[T]):
     """Of a call on a cluster. It is done when the call is; `result` then fetches the value, once.
 
     As an argument of another call of the same executor it stands for its result, at any depth, which goes there without
@@ -161,8 +175,6 @@ class ClusterFuture(Future[T]):
         self.cluster = cluster
         self._packed: tuple[Any, ...] = ()
         self._apart: list[Input | ClusterFuture[Any]] = []
-        self._in_dask: Any = None
-        self._sending: asyncio.Task[None] | None = None
         self._reported: Reported | None = None
 
     def start(self, packed: tuple[Any, ...], apart: "list[Input | ClusterFuture[Any]]") -> None:
@@ -170,13 +182,9 @@ class ClusterFuture(Future[T]):
         self._packed, self._apart = packed, apart
         self.cluster.start(self._follow)
 
-    async def sent(self) -> Any:
-        """Dask's future of it; if Dask has given that up, of the same call once more."""
-        if self._in_dask is None or self._in_dask.status == "cancelled":
-            if self._sending is None:
-                self._sending = asyncio.ensure_future(self._send())
-            await asyncio.shield(self._sending)
-        return self._in_dask
+    def _is_gone(self) -> bool:
+        """Whether Dask has given it up: then the same call is sent once more."""
+        return bool(self._in_dask.status == "cancelled")
 
     async def _send(self) -> None:
         try:
