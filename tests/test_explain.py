@@ -1,7 +1,9 @@
 """What is said of copies, before they are made and after."""
 
 import functools
+import time
 from itertools import repeat
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,6 +11,8 @@ import tasks
 
 import shmexec
 from shmexec.pickling.notes import FirstCopies
+from shmexec.pickling.pickler import dump_arguments, load
+from shmexec.pickling.repeated import repeated_in
 
 LARGE = 100_000
 
@@ -150,15 +154,41 @@ def test_an_array_in_many_items_is_copied_once(executor, make, chunksize):
     assert not table.any()
 
 
-def use_pair(pair):
+def use_pair_when(gate, pair):
+    while not gate[0]:
+        time.sleep(0.001)
     return use(*pair)
 
 
 def test_an_array_deep_in_many_items_is_copied_twice_at_most(executor):
-    table = np.zeros(LARGE)
-    found = list(executor.map(use_pair, [(table, x) for x in range(12)]))
-    assert found == [(float(x), float(x)) for x in range(12)]
+    table, gate = np.zeros(LARGE), shmexec.zeros(1)
+    found = executor.map(functools.partial(use_pair_when, gate), [(table, x) for x in range(12)])
+    gate[0] = 1  # the first items are packed by now: no two threads have packed one at the same time
+    assert list(found) == [(float(x), float(x)) for x in range(12)]
     assert executor.stats().bytes_copied_in == 2 * table.nbytes
+
+
+def test_of_copies_that_two_threads_make_at_the_same_time_one_stays(monkeypatch):
+    table, repeated, found = np.ones(LARGE), repeated_in([[()]]), []
+    blocks = shmexec.heap_info().blocks
+
+    def pack(item):
+        found.append(dump_arguments((table,), repeated=repeated, item=item))
+
+    def copy_while_another_thread_does(to, array):
+        monkeypatch.undo()
+        pack(2)
+        np.copyto(to, array)
+
+    pack(0)
+    monkeypatch.setattr(
+        "shmexec.pickling.arrays.np", SimpleNamespace(**{**vars(np), "copyto": copy_while_another_thread_does})
+    )
+    pack(1)
+    pack(3)
+    assert [packed.bytes_copied for packed in found] == [table.nbytes] * 3 + [0]
+    assert shmexec.heap_info().blocks == blocks + 2  # that of item 0 alone, and one for all others
+    assert sum(load(packed.data)[0].sum() for packed in found) == 4 * LARGE
 
 
 def test_an_array_that_is_filled_again_is_copied_again(executor):

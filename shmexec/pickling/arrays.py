@@ -108,8 +108,7 @@ def _reduce_plain(array: NDArray[Any], account: Account) -> Reduced:
     copy = _core.new_array(array.shape, array.dtype, fortran, False, True)
     np.copyto(copy, array)
     if account.repeated is not None and account.repeated.comes_again(array, account.item):
-        account.repeated.keep(array, copy)
-        return _borrowed(copy, account)
+        return _borrowed(account.repeated.keep(array, copy), account)
     if account.is_borrowed:
         return _borrowed(copy, account)
     place = _core.locate(copy)

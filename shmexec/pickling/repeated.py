@@ -53,9 +53,16 @@ class Repeated:
             self._met[id(array)] = weakref.ref(array), item
         return False
 
-    def keep(self, array: NDArray[Any], copy: NDArray[Any]) -> None:
-        """This is the copy for all: it lives as long as the map has calls to pickle."""
+    def keep(self, array: NDArray[Any], copy: NDArray[Any]) -> NDArray[Any]:
+        """The copy for all, which lives as long as the map has calls to pickle.
+
+        Two threads that come upon an array at the same time each make one; the first stays. (Rejected: that one waits
+        for the other. It may be the collector, for which a finalizer in the other may wait.)
+        """
+        if (first := self.copy_of(array)) is not None:
+            return first
         self._copies[id(array)] = weakref.ref(array), copy
+        return copy
 
 
 @dataclass(slots=True)
@@ -113,14 +120,15 @@ class CopiedOnce(Repeated):
         """It may."""
         return True
 
-    def keep(self, array: NDArray[Any], copy: NDArray[Any]) -> None:
-        """This is the copy for all."""
+    def keep(self, array: NDArray[Any], copy: NDArray[Any]) -> NDArray[Any]:
+        """It is the copy for all from now on."""
         place = _core.locate(copy)
         assert place is not None
         key = id(array)
         kept = copy if key in self._made else None
         of = weakref.ref(array, partial(_forget, weakref.ref(self), key))
         self._made[key] = _Copy(of, place[:2], array.dtype, array.shape, array.flags.fnc, kept)
+        return copy
 
     def forget(self, key: int) -> None:
         """The array that had this identity is gone."""
