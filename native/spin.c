@@ -3,8 +3,8 @@
 
 #include <time.h>
 
-#define LONGEST 50000u        /* ns: what a wake takes */
-#define TAKEN_AWAY 200000u    /* ns between two looks at the clock: the core was somebody else's */
+#define LONGEST 100000u       /* ns: what two wakes take */
+#define TAKEN_AWAY 1000000u   /* ns between two looks at the clock: the core was somebody else's */
 #define TWICE_IN 50000000u
 #define MOST_MISSES 6         /* 63 waits without */
 #define SHORTEST_CALM 10000000u

@@ -6,10 +6,14 @@
  * Two that wait for each other teach each other to sleep: who was just woken answers later than who was awake, so the other's spin is
  * in vain, it sleeps, and has to be woken in turn.
  *
- * What this means for us: spin for about what a wake costs, and for two more if the other had to be woken, but not after a pause,
- * when all are cold. After a spin in vain sleep at once for 1, 3, 7 ... 63 waits; if the core was taken away during spins twice in
- * 50 ms, there are none to spare: nobody here spins for 10 ms, then 20, up to 640. So who waits for calls of a millisecond spends
- * less than a microsecond for each, and a pool with more workers than cores does not fight over them.
+ * The kernel may put a spinner and who wakes for it on one core, beside an idle one, and the spinner is away for as long as the other
+ * works: 10 to 200 us. Who has nothing to do with us takes the core for a slice of the scheduler, 1.4 ms or more.
+ *
+ * What this means for us: spin for about what two wakes cost, the most that are between two calls where each is submitted by a
+ * thread that a callback has woken, and for two more if the other had to be woken, but not after a pause, when all are cold. After
+ * a spin in vain sleep at once for 1, 3, 7 ... 63 waits; if the core was taken away during spins twice in 50 ms, for a millisecond
+ * each, there are none to spare: nobody here spins for 10 ms, then 20, up to 640. So who waits for calls of a millisecond spends
+ * two microseconds for each, and a pool with more workers than cores does not fight over them.
  */
 #ifndef SX_SPIN_H
 #define SX_SPIN_H

@@ -15,7 +15,8 @@ Guarantees
     users' callbacks run off duty, one at a time, in the order in which their futures were finished
     each write to the event is followed by a round: it is registered edge-triggered, so that it wakes one thread, once
 Rejected: a thread of its own for callbacks (one more wake for each); waking a second thread before a callback (the
-    same, for each that returns at once, as nearly all do).
+    same, for each that returns at once, as nearly all do); looking at the rings for a while after a callback (on few
+    cores that is in the way of the thread that the callback has woken: 39 in place of 23 us for a call).
 """
 
 import logging
@@ -158,10 +159,10 @@ class Collector:
                     finally:
                         self._on_duty = 0
                         self._duty.release()
-                has_called = self._call()
+                self._call()
                 if self._is_over:
                     return
-                ready = [] if has_called else self._epoll.poll(self._patience)
+                ready = self._epoll.poll(self._patience)
         finally:
             with self._duty:
                 self._running -= 1
@@ -198,17 +199,14 @@ class Collector:
         self._is_over = True
         os.eventfd_write(self._event, 1)  # the other, who will find out; this one sleeps no more
 
-    def _call(self) -> bool:
-        """Run the callbacks that there are, unless the other does; whether this thread has run any."""
-        has_called = False
+    def _call(self) -> None:
+        """Run the callbacks that there are, unless the other does."""
         while self._callbacks and self._calling.acquire(blocking=False):
             try:
                 while self._callbacks:
                     _run_one(self._callbacks.popleft())
-                    has_called = True
             finally:
                 self._calling.release()  # and look again: the other may have put one there, and gone by
-        return has_called
 
     def _judge(self) -> None:
         """With the baton: judge the dead, and those that have taken too long."""

@@ -64,7 +64,7 @@ static void spins_in_vain_become_rare_and_one_success_makes_them_common(void) {
 static int loses_its_core(const void *of) {
     (void)of;
     looks++;
-    the_time += 1000000;
+    the_time += TAKEN_AWAY;
     return 0;
 }
 
@@ -90,26 +90,40 @@ static void nobody_spins_for_a_while_after_the_core_was_taken_away_twice(void) {
     CHECK(our_spin(&spin, loses_its_core, &word) == 0 && looks > 1 && spin.calm == 0, "the last time was long ago");
 }
 
+static int lends_its_core(const void *of) {
+    (void)of;
+    the_time += 30000;
+    return ++looks == 3;
+}
+
+static void who_works_for_us_may_have_the_core(void) {
+    sx_spin_t spin = {0};
+    for (int i = 0; i < 9; i++) {
+        looks = 0;
+        CHECK(our_spin(&spin, lends_its_core, &word) == 1 && looks == 3 && !spin.calm_until && !spin.misses);
+    }
+}
+
 static uint64_t sent;
 
-static int after_80_us(const void *of) {
+static int after_150_us(const void *of) {
     (void)of;
     looks++;
-    return the_time - sent > 80000;
+    return the_time - sent > 150000;
 }
 
 static void who_waits_for_a_sleeper_spins_longer_but_not_after_a_pause(void) {
     sx_spin_t spin = {.extra = SX_WAKE};
     sent = the_time;
-    CHECK(our_spin(&spin, after_80_us, &word) == 1, "150 us are longer than 80");
+    CHECK(our_spin(&spin, after_150_us, &word) == 1, "200 us are longer than 150");
     CHECK(!spin.extra && !spin.misses);
     sent = the_time;
-    CHECK(our_spin(&spin, after_80_us, &word) == 0 && spin.misses == 1, "50 us are not");
+    CHECK(our_spin(&spin, after_150_us, &word) == 0 && spin.misses == 1, "100 us are not");
     spin.misses = spin.skip = 0;
     spin.hold = 1;
     looks = 0;
     sent = the_time;
-    CHECK(our_spin(&spin, after_80_us, &word) == 0 && looks == 1 && !spin.hold && !spin.misses);
+    CHECK(our_spin(&spin, after_150_us, &word) == 0 && looks == 1 && !spin.hold && !spin.misses);
 }
 
 static void *store_later(void *unused) {
@@ -139,6 +153,7 @@ int main(int argc, char **argv) {
     what_is_due_is_seen_at_once();
     spins_in_vain_become_rare_and_one_success_makes_them_common();
     nobody_spins_for_a_while_after_the_core_was_taken_away_twice();
+    who_works_for_us_may_have_the_core();
     who_waits_for_a_sleeper_spins_longer_but_not_after_a_pause();
     what_another_thread_stores_is_seen();
     return 0;
