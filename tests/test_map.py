@@ -20,6 +20,13 @@ from shmexec.pool.spans import SpanMap
 LARGE = 100_000
 
 
+@pytest.fixture(params=["few by themselves", "spans"], autouse=True)
+def way(request, monkeypatch):
+    """Few items are calls of their own, at which more than one of these tests would not look at spans."""
+    if request.param == "spans":
+        monkeypatch.setattr("shmexec.mapping._are_few", lambda pool, items: False)
+
+
 def test_short_calls_travel_together_and_come_back_in_order(executor):
     assert list(executor.map(tasks.double, range(20_000))) == [2 * i for i in range(20_000)]
     assert executor.stats().calls_done < 1000
@@ -289,3 +296,26 @@ def test_spans_grow_to_what_takes_sixteen_milliseconds_and_shrink_to_the_end(sec
     assert largest * 0.9 <= max(counts) <= largest
     assert counts[-1] == 1
     assert list(job.results(lambda: 0.0)) == list(range(items))
+
+
+@pytest.mark.parametrize("way", ["few by themselves"], indirect=True)
+def test_few_items_are_calls_of_their_own_which_the_thread_that_asks_collects(make_executor, monkeypatch):
+    executor = make_executor(2)
+    spans = []
+    start = executor._pool.start_map
+
+    def start_map(*args):
+        spans.append(args)
+        return start(*args)
+
+    monkeypatch.setattr(executor._pool, "start_map", start_map)
+    for items, are_spans in (
+        (range(1), 0),
+        (range(256), 0),
+        (range(257), 1),
+        ([np.zeros(2)] * 4, 0),
+        ([np.zeros(2)] * 5, 1),
+    ):
+        spans.clear()
+        assert len(list(executor.map(tasks.double, items))) == len(items)
+        assert len(spans) == are_spans
