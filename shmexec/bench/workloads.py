@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from shmexec.bench import tasks
-from shmexec.bench.peers import Peer
+from shmexec.bench.peers.interface import Peer
 
 Run = Callable[[], float]  # seconds
 
