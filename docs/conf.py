@@ -1,6 +1,12 @@
 """The documentation site: sphinx-build -W docs build/docs."""
 
 import importlib.metadata
+import os
+
+from docutils import nodes
+from docutils.parsers.rst import Directive
+
+from shmexec.__main__ import _parser
 
 project = "shmexec"
 author = "the shmexec developers"
@@ -22,3 +28,20 @@ napoleon_use_rtype = False
 
 html_theme = "furo"
 html_title = f"shmexec {release}"
+
+os.environ.update(COLUMNS="100", NO_COLOR="1")  # for argparse
+
+
+class CommandHelp(Directive):
+    """`.. shmexec-help:: NAME`: what `shmexec NAME --help` says."""
+
+    required_arguments = 1
+
+    def run(self):
+        commands = _parser()._subparsers._group_actions[0].choices
+        text = commands[self.arguments[0]].format_help()
+        return [nodes.literal_block(text, text, language="text")]
+
+
+def setup(app):
+    app.add_directive("shmexec-help", CommandHelp)
