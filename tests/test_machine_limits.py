@@ -292,6 +292,40 @@ def test_a_fork_server_that_may_not_fork_says_so_and_lives(script, tmp_path):
     assert rest == ["8", "7"]
 
 
+SERVER_WITHOUT_DESCRIPTORS = """
+import os, sys
+import shmexec, tasks
+from sequencer import Gate
+from shmexec.pool import fork_server
+
+limit = int(sys.argv[1])
+less = f"import resource; resource.setrlimit(resource.RLIMIT_NOFILE, ({limit}, {limit}))\\n"
+fork_server.COMMAND = less + fork_server.COMMAND
+
+say, wait = Gate("say"), Gate("wait")
+with shmexec.SharedExecutor(20) as executor:
+    server = executor.submit(os.getppid).result()
+    calls = [executor.submit(tasks.pass_gates, say, wait, i) for i in range(20)]
+    workers = len(executor._processes)
+    assert 2 < workers < 20
+    for _ in range(20):
+        say.wait_open()
+        wait.open()
+    assert [call.result() for call in calls] == list(range(20))
+    assert {executor.submit(os.getppid).result() for _ in range(9)} == {server}
+    assert executor.stats().workers_started == workers
+"""
+
+
+@pytest.mark.parametrize("limit", [32, 33])  # what is not to be had: a place for the next worker's link, or its pidfd
+def test_a_fork_server_that_may_have_no_more_descriptors_says_so_and_lives(script, limit):
+    ran = script(SERVER_WITHOUT_DESCRIPTORS, limit, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert "no more worker processes can be started: " in ran.stderr
+    assert "RLIMIT_NOFILE" in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
 GROUPED = (
     FILL
     + """

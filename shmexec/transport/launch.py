@@ -8,6 +8,8 @@ when it imports this.
 """
 
 import array
+import errno
+import os
 import pickle
 import pkgutil
 import socket
@@ -113,11 +115,17 @@ def send_descriptors(link: socket.socket, descriptors: list[int]) -> None:
 
 
 def receive_descriptors(link: socket.socket) -> list[int]:
-    """Receive what `send_descriptors` sent; EOFError if the other end is gone before all has come."""
+    """Receive what `send_descriptors` sent; EOFError if the other end is gone before all has come, OSError if this
+    process may not have so many.
+    """
     received: list[int] = []
     count = int.from_bytes(receive_exactly(link, 8), "little")
     while len(received) < count:
-        received += receive_with_descriptors(link, 1, DESCRIPTORS_PER_MESSAGE)[1]
+        wanted = min(count - len(received), DESCRIPTORS_PER_MESSAGE)
+        found = receive_with_descriptors(link, 1, wanted)[1]
+        if len(found) < wanted:  # the kernel has dropped the rest
+            raise OSError(errno.EMFILE, f"{os.strerror(errno.EMFILE)}: a worker gets {count} descriptors")
+        received += found
     return received
 
 

@@ -55,6 +55,7 @@ class Server:
         self._owner = owner
         self._links: dict[int, socket.socket] = {}  # pidfd of a child: where its status goes
         self._poll = select.poll()
+        self._spare = os.dup(owner)  # its place is for the link of who asks when there is no other
         self._to_load = list(ALSO_LOADED)
         for number in control.fileno(), owner:
             self._poll.register(number, select.POLLIN)
@@ -75,13 +76,21 @@ class Server:
             link.close()
 
     def _answer(self) -> bool:
+        os.close(self._spare)  # without a place the kernel would drop the link, and nobody could be told why
         try:
             message, received = receive_with_descriptors(self._control, 1, 1)
         except (EOFError, ConnectionError):
             return False
         if message == QUIT:
             return False
-        self._fork(socket.socket(fileno=received[0]))
+        link = socket.socket(fileno=received[0])
+        try:
+            self._spare = os.dup(self._owner)
+        except OSError as error:
+            refuse(link, error)
+            self._spare = os.dup(self._owner)
+        else:
+            self._fork(link)
         return True
 
     def _fork(self, link: socket.socket) -> None:
@@ -128,6 +137,7 @@ class Server:
         """In the child: it has no part in the server's conversations."""
         self._control.close()
         os.close(self._owner)
+        os.close(self._spare)
         for pidfd, link in self._links.items():
             os.close(pidfd)
             link.close()

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import cloudpickle
+import pytest
 
+from shmexec.pool import fork_server
 from shmexec.pool.launcher import Launcher, WorkerProcess
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import this file
@@ -73,6 +75,7 @@ def test_a_process_that_the_user_forks_has_a_fork_server_of_its_own(forkserver: 
 def test_a_fork_server_ends_when_its_owner_is_killed(tmp_path: Path) -> None:
     source = """
 import os, signal
+from shmexec.pool import fork_server
 from shmexec.pool.launcher import Launcher
 launcher = Launcher("forkserver")
 job = lambda fds: (os.write(1, b"%d %d\\n" % (os.getppid(), os.getpid())), signal.pause())
@@ -107,3 +110,16 @@ def test_workers_draw_different_legacy_random_numbers(ask: Ask) -> None:
         first, second = ask(launcher, draw), ask(launcher, draw)
     assert first[0] != second[0]
     assert first[1] != second[1]
+
+
+def test_a_worker_that_may_not_have_all_its_descriptors_says_so_and_ends(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (24, 24))\n"
+    monkeypatch.setattr(fork_server, "COMMAND", limit + fork_server.COMMAND)
+    with Launcher("forkserver", preload=["numpy", "colorsys"]) as launcher:
+        worker = launcher.start("operator:call", len, name="w", fds=[0] * 40)
+        worker.join()
+        assert worker.exitcode == 1
+        worker.close()
+    assert "a worker gets" in capfd.readouterr().err
