@@ -12,6 +12,7 @@ it has read, so that nobody needs to be woken for those; the other wakes if some
 
 Guarantees
     one thread at a time is *on duty*: it alone deals with answers, deaths and the pool's next steps
+    a thread that leaves callbacks to the other sleeps meanwhile
     users' callbacks run off duty, one at a time, in the order in which their futures were finished
     each write to the event is followed by a round: it is registered edge-triggered, so that it wakes one thread, once
 Rejected: a thread of its own for callbacks (one more wake for each); waking a second thread before a callback (the
@@ -30,6 +31,12 @@ from shmexec import _core
 from shmexec.pool.crew import Worker
 
 END = -1.0
+
+_NO_THREAD = "can't start new thread"  # Python's words
+_WHY_NO_THREAD = (
+    "the pool needs one for what workers answer; raise the limit of this user (ulimit -u, RLIMIT_NPROC) or of the"
+    " control group (pids.max; --pids-limit of a container), end others, or free memory for its stack (ulimit -v)"
+)
 
 _LOGGER = logging.getLogger("concurrent.futures")
 
@@ -142,9 +149,11 @@ class Collector:
         self._running += 1  # before any thread is there, or on duty
         try:
             thread.start()
-        except BaseException:
+        except BaseException as error:
             self._threads.pop()
             self._running -= 1
+            if str(error) == _NO_THREAD:
+                raise RuntimeError(f"{error}: {_WHY_NO_THREAD}") from error
             raise
 
     def _run(self) -> None:
@@ -188,7 +197,7 @@ class Collector:
                     self._end()
                 elif self._callbacks or not self._desk.spin():
                     break
-            if self._callbacks and self._patience is not None:
+            if self._callbacks and self._patience is not None and not self._calling.locked():
                 os.eventfd_write(self._event, 1)  # the other is to sleep no longer than this one would
         except BaseException as error:
             self._on_failure(error)

@@ -236,7 +236,7 @@ class Pool:
             if cancel_futures:
                 self._is_cancelling = True
                 cancelled = self._ledger.pending()
-            lacks_collector = first and bool(self._workers) and not self._feeder.is_collecting
+            lacks_collector = bool(self._workers) and not self._feeder.is_collecting
         if lacks_collector:  # it could not be started
             self._feed()
         with self.desk.lock:
