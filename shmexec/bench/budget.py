@@ -7,7 +7,7 @@ Pure arithmetic over a clock that only grows.
 
 import math
 import time
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Mapping
 
 
 class Budget:
@@ -16,9 +16,8 @@ class Budget:
     ----------
     seconds : float
         From now on; infinity: everything may begin, nothing is timed out.
-    peers : iterable of str
-    cells : int
-        Measurements that each peer is to do, one of each kind.
+    cells : mapping
+        Measurements that a peer is to do, one of each kind, by peer.
     clock : callable
         Seconds, monotonic.
     """
@@ -26,13 +25,11 @@ class Budget:
     PATIENCE = 3  # a single answer is awaited for a third of what is left,
     LEAST_PATIENCE = 5.0  # but for so many seconds in any case, even past the end
 
-    def __init__(
-        self, seconds: float, peers: Iterable[str], cells: int, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, seconds: float, cells: Mapping[str, int], clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._end = clock() + seconds
         self._cells = cells
-        self._spent = dict.fromkeys(peers, 0.0)
+        self._spent = dict.fromkeys(cells, 0.0)
         self._done = dict.fromkeys(self._spent, 0)
         self._known: dict[tuple[str, Hashable], float] = {}
 
@@ -59,7 +56,7 @@ class Budget:
 
     def _need(self, peer: str) -> float:
         """For one measurement of each kind, as far as is known: nothing, of a peer that has not begun."""
-        to_do = max(0, self._cells - self._done[peer])
+        to_do = max(0, self._cells[peer] - self._done[peer])
         return self._spent[peer] + to_do * self._mean(peer)
 
     def _mean(self, peer: str) -> float:

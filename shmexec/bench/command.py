@@ -12,9 +12,11 @@ from typing import Any
 
 from shmexec import _core
 from shmexec.bench import report
-from shmexec.bench.measuring import Measured, measure
+from shmexec.bench.measuring import Case, Measured, measure
 from shmexec.bench.peers import PEERS, missing
-from shmexec.bench.workloads import FRESH, FULL, WORKLOADS, Effort
+from shmexec.bench.peers.interface import Ability
+from shmexec.bench.timing import FULL, Effort
+from shmexec.bench.workloads import FRESH, WORKLOADS, applies
 
 DONE, NOT_STARTED = 0, 2  # exit statuses
 
@@ -69,7 +71,9 @@ class _Plan:
                 self.peers.remove(name)
         if not self.peers:
             raise Unusable(f"none of these peers is installed: {'; '.join(self.notes)}")
-        if not any(self._cases(name) for name in self.workloads):
+        self._wanted = {peer: self._cases_of(peer) for peer in self.peers}
+        self._note_what_does_not_apply()
+        if not any(self._wanted.values()):
             raise Unusable(f"nothing is left to measure: {'; '.join(self.notes)}")
         if options.quick:
             self.notes.append("quick: calls of nothing for 50 ms, half of the data of stack, monte-carlo and windows")
@@ -83,10 +87,19 @@ class _Plan:
 
     def measure(self) -> Measured:
         """All figures."""
-        cases = [case for name in self.workloads for case in self._cases(name)]
-        return measure(self.peers, cases, self.workers, self.rounds, self.effort, self.seconds)
+        return measure(self._wanted, self.workers, self.rounds, self.effort, self.seconds)
 
-    def _cases(self, name: str) -> list[tuple[str, int]]:
+    def _cases_of(self, peer: str) -> list[Case]:
+        return [case for name in self.workloads if applies(name, PEERS[peer]) for case in self._cases(name)]
+
+    def _note_what_does_not_apply(self) -> None:
+        for ability in Ability:
+            names = [name for name in self.workloads if name in WORKLOADS and WORKLOADS[name].needs is ability]
+            peers = [name for name in self.peers if ability not in PEERS[name].abilities]
+            if names and peers:
+                self.notes.append(f"{', '.join(names)}: not for {', '.join(peers)} ({ability.value})")
+
+    def _cases(self, name: str) -> list[Case]:
         if name == "memory":
             return [(name, min(16 << 20, max(self.sizes, default=1 << 20)))]
         return [(name, size) for size in (self.sizes if name in WORKLOADS and WORKLOADS[name].has_size else [0])]

@@ -6,14 +6,15 @@ goes through all workloads: what is left out for want of time is then a second l
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 
 from shmexec.bench import report
 from shmexec.bench.budget import Budget
 from shmexec.bench.children import GRACE, Child
-from shmexec.bench.workloads import FRESH, SHORT, WORKLOADS, Effort
+from shmexec.bench.timing import Effort
+from shmexec.bench.workloads import FRESH, SHORT, WORKLOADS
 
 Case = tuple[str, int]  # workload, size
 _START: Case = ("startup", 0)
@@ -25,7 +26,7 @@ class Measured:
     Attributes
     ----------
     figures : dict
-        Seconds of each run, by workload, size and peer.
+        Seconds of each run, or a ratio, by workload, size and peer.
     notes : list of str
         What failed, and what was left out.
     """
@@ -35,15 +36,16 @@ class Measured:
 
 
 def measure(
-    peers: list[str], cases: list[Case], workers: int, rounds: int, effort: Effort, seconds: float = math.inf
+    wanted: dict[str, list[Case]], workers: int, rounds: int, effort: Effort, seconds: float = math.inf
 ) -> Measured:
-    """Every case on every peer, as often as there are rounds, or as `seconds` allow."""
+    """What is wanted of each peer, as often as there are rounds, or as `seconds` allow."""
+    cases = list(dict.fromkeys(case for of_peer in wanted.values() for case in of_peer))
     fresh = [case for case in cases if case[0] in FRESH]
     others = [case for case in cases if case[0] in WORKLOADS]
-    budget = Budget(seconds, peers, len(others))
+    budget = Budget(seconds, {peer: len(set(others).intersection(of_peer)) for peer, of_peer in wanted.items()})
     found = Measured()
-    with _children(peers, workers, found) as children:
-        run = _Run(children, workers, asdict(effort), budget, found)
+    with _children(wanted, workers, found) as children:
+        run = _Run(children, wanted, workers, asdict(effort), budget, found)
         run.starts(fresh)
         if math.isinf(seconds):
             for case in others:
@@ -78,9 +80,16 @@ def _most_telling_first(cases: list[Case]) -> list[Case]:
 
 class _Run:
     def __init__(
-        self, children: dict[str, Child], workers: int, effort: dict[str, float], budget: Budget, found: Measured
+        self,
+        children: dict[str, Child],
+        wanted: dict[str, list[Case]],
+        workers: int,
+        effort: dict[str, float],
+        budget: Budget,
+        found: Measured,
     ) -> None:
         self._children = children
+        self._wanted = {(peer, case) for peer, cases in wanted.items() for case in cases}
         self._workers = workers
         self._effort = effort
         self._budget = budget
@@ -109,6 +118,8 @@ class _Run:
     def case(self, case: Case) -> None:
         """Once on each peer, in turn: what the machine does besides meets all."""
         for peer in self._children:
+            if (peer, case) not in self._wanted:
+                continue
             if (peer, case[0]) in self._failed or (peer, _START[0]) in self._failed:
                 continue
             if self._budget.may_begin(peer, case):
@@ -162,7 +173,7 @@ def _key(case: Case, peer: str) -> tuple[str, int, str]:
 
 
 @contextmanager
-def _children(names: list[str], workers: int, found: Measured) -> Iterator[dict[str, Child]]:
+def _children(names: Iterable[str], workers: int, found: Measured) -> Iterator[dict[str, Child]]:
     children = {name: Child(name, workers) for name in names}
     try:
         yield children

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from shmexec.bench.peers import PEERS
-from shmexec.bench.workloads import FRESH, WORKLOADS
+from shmexec.bench.workloads import FRESH, RATIOS, WORKLOADS
 
 _PLOTTED = ("array-in", "array-out", "in-and-out", "nested", "pandas")
 
@@ -78,6 +78,7 @@ def table(measured: dict[str, Any]) -> str:
     """Medians, one column for each peer; the fastest of a line has a star."""
     peers = list(measured["peers"])
     found = {(f["workload"], f["size"], f["peer"]): f for f in measured["figures"]}
+    shown = {f["workload"] for f in measured["figures"]}
     rows = [["", *peers]]
     for workload, size in dict.fromkeys((f["workload"], f["size"]) for f in measured["figures"]):
         medians = [found.get((workload, size, peer), {}).get("median") for peer in peers]
@@ -92,9 +93,11 @@ def table(measured: dict[str, Any]) -> str:
         f"{machine['architecture']}, Python {machine['python']}, NumPy {machine['numpy']}; "
         f"one copy in memory: {machine['copy_bytes_per_second'] / 1e9:.1f} GB/s",
         f"medians of {_runs(measured)}, the peers in turn; * the least of a line; "
-        f"spread: least to most {_spread(measured):.2f} of the median, as a median",
+        f"from least to most {_spread(measured):.2f} of the median, as a median",
         "",
         *("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows),
+        "",
+        *(f"{name}: {title}" for name, title in _titles().items() if name in shown),
         "",
         *(f"{peer}: {how}" for peer, how in measured["peers"].items()),
         *measured["notes"],
@@ -115,7 +118,7 @@ def _spread(measured: dict[str, Any]) -> float:
 
 
 def _text(workload: str, value: float) -> str:
-    if workload == "memory":
+    if workload in RATIOS:
         return f"{value:.2f}"
     for unit, scale in ("s", 1.0), ("ms", 1e-3), ("us", 1e-6):
         if value >= scale:
@@ -167,6 +170,5 @@ def plots(measured: dict[str, Any], folder: Path) -> list[str]:
     return made
 
 
-def titles() -> dict[str, str]:
-    """All workloads, in words."""
+def _titles() -> dict[str, str]:
     return {**{name: workload.title for name, workload in WORKLOADS.items()}, **FRESH}

@@ -51,7 +51,8 @@ def start(name: str, workers: int) -> tuple[Any, float]:
 
 
 def _measured(peer: Any, asked: dict[str, Any], prepared: dict[tuple[str, int], Any]) -> float:
-    from shmexec.bench.workloads import WORKLOADS, Effort
+    from shmexec.bench.timing import Effort
+    from shmexec.bench.workloads import WORKLOADS
 
     if asked["workload"] == "memory":
         return memory(peer, asked["size"])
@@ -59,7 +60,6 @@ def _measured(peer: Any, asked: dict[str, Any], prepared: dict[tuple[str, int], 
     if key not in prepared:
         prepared.clear()  # one at a time: its arrays take memory
         prepared[key] = WORKLOADS[key[0]].prepare(peer, key[1], Effort(**asked["effort"]))
-        prepared[key]()  # the first is for the caches
     seconds: float = prepared[key]()
     return seconds
 

@@ -1,5 +1,6 @@
 """What the peers' workers run: functions that can be imported, and know nothing of how their arguments came."""
 
+import time
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,13 @@ Array = NDArray[Any]
 def nothing(x: Any) -> Any:
     """The shortest call."""
     return x
+
+
+def busy(seconds: float) -> None:
+    """A call that computes for so long."""
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        pass
 
 
 def look(a: Array) -> float:
@@ -31,6 +39,11 @@ def double(a: Array) -> Array:
 def look_inside(nested: dict[str, Any]) -> float:
     """Arrays in a dict of lists."""
     return float(sum(look(a) for a in nested["arrays"]))
+
+
+def import_pandas(x: Any) -> None:
+    """What a worker does once in its life."""
+    import pandas  # noqa: F401
 
 
 def total_of_frame(frame: Any) -> float:

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from shmexec.bench import peers, report
+from shmexec.bench.timing import Effort
 from shmexec.bench.workloads import WORKLOADS
 
 
@@ -29,6 +30,10 @@ def bench(tmp_path, *options):
             ["--sizes", str(1 << 60), "--workloads", "nested"],
             "nothing is left to measure: size 1.07374e+09 GiB: skipped",
         ),
+        (
+            ["--peers", "mp-pool", "--workloads", "wait", "callback"],
+            "nothing is left to measure: wait, callback: not for mp-pool (no concurrent.futures.Executor)",
+        ),
         (["--sizes", "0"], "argument --sizes: must be at least 1, not 0"),
         (["--seconds", "-1"], "argument --seconds: must be greater than 0, not -1"),
     ],
@@ -42,7 +47,7 @@ def test_what_makes_no_sense_is_said_before_anything_runs(tmp_path, options, sai
 
 def test_a_run_prints_a_table_and_writes_json(tmp_path):
     sizes = ["1024", "65536", str(1 << 50)]
-    workloads = ["round-trip", "array-in", "in-and-out", "startup", "memory"]
+    workloads = ["round-trip", "spread", "array-in", "in-and-out", "startup", "memory"]
     ran = bench(
         tmp_path, "--peers", "shmexec", "threads", "--workloads", *workloads, "--sizes", *sizes, "--output", "made"
     )
@@ -50,7 +55,7 @@ def test_a_run_prints_a_table_and_writes_json(tmp_path):
     measured = json.loads((tmp_path / "made" / "bench.json").read_text())
     found = {(f["workload"], f["size"], f["peer"]) for f in measured["figures"]}
     sized = {(name, size) for name in ("array-in", "in-and-out") for size in (1024, 65536)}
-    alone = {(name, 0) for name in ("round-trip", "startup", "memory")}
+    alone = {(name, 0) for name in ("round-trip", "spread", "startup", "memory")}
     assert found == {(*case, peer) for case in sized | alone for peer in ("shmexec", "threads")}
     assert all(f["runs"] >= 1 and f["least"] <= f["median"] <= f["most"] for f in measured["figures"])
     assert measured["machine"]["cores"] >= 1
@@ -90,9 +95,43 @@ def test_every_workload_runs(name):
     pytest.importorskip("pandas")
     peer = peers.PEERS["shmexec"](2)
     try:
-        assert WORKLOADS[name].prepare(peer, 1 << 16)() > 0
+        assert WORKLOADS[name].prepare(peer, 1 << 16, Effort(0.01, 0.25))() > 0
     finally:
         peer.close()
+
+
+SHORT = ["cold", "wait", "as-completed", "callback", "each", "few", "spread"]
+
+
+@pytest.mark.parametrize("name", ["shmexec", "threads", "processes", "mp-pool", "by-hand"])
+def test_short_calls_are_measured_of_every_peer_that_has_them(script, name):
+    ran = script(f"""
+from shmexec.bench.peers import PEERS
+from shmexec.bench.timing import Effort
+from shmexec.bench.workloads import WORKLOADS, applies
+
+if __name__ == "__main__":
+    peer = PEERS[{name!r}](1)
+    for name in {SHORT}:
+        if applies(name, type(peer)):
+            assert WORKLOADS[name].prepare(peer, 0, Effort(0.001))() > (1 if name == "spread" else 0)
+            print(name, flush=True)
+    peer.close()
+""")
+    lacking = {"wait", "as-completed", "callback"} if name == "mp-pool" else set()
+    assert ran.stdout.split() == [name for name in SHORT if name not in lacking]
+    assert ran.stderr == ""
+
+
+def test_a_workload_that_a_peer_does_not_have_is_an_empty_cell_and_a_line(tmp_path):
+    ran = bench(tmp_path, "--peers", "threads", "mp-pool", "--workloads", "wait", "callback", "few", "--rounds", "1")
+    assert ran.returncode == 0, ran.stderr
+    lines = ran.stdout.splitlines()
+    cells = {line.split("  ")[0]: line.split()[-1] for line in lines if line.startswith(("wait  ", "few  "))}
+    assert cells["wait"] == "-"
+    assert cells["few"] != "-"
+    assert "wait, callback: not for mp-pool (no concurrent.futures.Executor)" in lines
+    assert "left out" not in ran.stdout
 
 
 @pytest.mark.parametrize("name", ["stack", "windows"])
@@ -100,7 +139,8 @@ def test_what_shared_memory_by_hand_is_given_it_gives_back(script, name):
     ran = script(f"""
 import os
 from shmexec.bench import peers
-from shmexec.bench.workloads import WORKLOADS, Effort
+from shmexec.bench.timing import Effort
+from shmexec.bench.workloads import WORKLOADS
 
 if __name__ == "__main__":
     peer = peers.PEERS["by-hand"](1)

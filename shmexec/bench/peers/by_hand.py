@@ -2,6 +2,7 @@
 
 import weakref
 from collections.abc import Callable
+from concurrent.futures import Future
 from multiprocessing import shared_memory
 from typing import Any
 
@@ -28,12 +29,20 @@ class ByHand(Processes):
     def keep_nested(self, nested: dict[str, Any]) -> Any:
         return {"arrays": [self.keep(array) for array in nested["arrays"]]}
 
+    def submit(self, function: Callable[..., Any], *args: Any) -> Future[Any]:
+        return super().submit(_with_segments, function, self._described(list(args)))
+
     def call(self, function: Callable[..., Any], *args: Any) -> Any:
-        return self._received(super().call(_with_segments, function, self._described(list(args))))
+        return self._received(super().call(function, *args))
 
     def map(self, function: Callable[..., Any], *columns: list[Any]) -> list[Any]:
         described = [self._described(list(args)) for args in zip(*columns, strict=True)]
         return [self._received(value) for value in super().map(_with_segments, [function] * len(described), described)]
+
+    def each(self, function: Callable[..., Any], items: list[Any]) -> list[Any]:
+        described = [self._described([item]) for item in items]
+        found = self.executor.map(_with_segments, [function] * len(items), described, chunksize=1)
+        return [self._received(value) for value in found]
 
     def _described(self, value: Any) -> Any:
         """With a name in the place of each array."""

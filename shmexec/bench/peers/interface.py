@@ -1,12 +1,20 @@
 """What the workloads ask of a peer."""
 
 from collections.abc import Callable
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
+from enum import Enum
 from typing import Any, ClassVar
 
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
+
+
+class Ability(Enum):
+    """What not every package has, in words of one that lacks it."""
+
+    FUTURES = "no concurrent.futures.Executor"
+    CHUNKS = "no chunk size"
 
 
 class Peer:
@@ -15,6 +23,7 @@ class Peer:
     needs: ClassVar[tuple[str, ...]] = ()
     how: ClassVar[str] = "arrays are pickled"
     shares_kept: ClassVar[bool] = False  # a kept array as an argument costs nothing, however large
+    abilities: ClassVar[frozenset[Ability]] = frozenset()
 
     def __init__(self, workers: int) -> None:
         self.workers = workers
@@ -43,6 +52,14 @@ class Peer:
         """A call for each item, as the package does it if nothing more is said."""
         raise NotImplementedError
 
+    def submit(self, function: Callable[..., Any], *args: Any) -> Future[Any]:
+        """A call under way, of who has `Ability.FUTURES`."""
+        raise NotImplementedError
+
+    def each(self, function: Callable[..., Any], items: list[Any]) -> list[Any]:
+        """`map` with chunks of one item, of who has `Ability.CHUNKS`."""
+        raise NotImplementedError
+
     def stage(self, function: Callable[..., Any], *columns: list[Any]) -> list[Any]:
         """`map` whose results go to another call: they may stay where the package has them."""
         return self.map(function, *columns)
@@ -58,10 +75,14 @@ class Peer:
 class FuturesPeer(Peer):
     """Whoever is a `concurrent.futures.Executor`."""
 
+    abilities = frozenset(Ability)
     executor: Executor
 
+    def submit(self, function: Callable[..., Any], *args: Any) -> Future[Any]:
+        return self.executor.submit(function, *args)
+
     def call(self, function: Callable[..., Any], *args: Any) -> Any:
-        return self.executor.submit(function, *args).result()
+        return self.submit(function, *args).result()
 
     def burst(self, function: Callable[..., Any], count: int) -> None:
         futures = [self.executor.submit(function, i) for i in range(count)]
@@ -70,6 +91,9 @@ class FuturesPeer(Peer):
 
     def map(self, function: Callable[..., Any], *columns: list[Any]) -> list[Any]:
         return list(self.executor.map(function, *columns))
+
+    def each(self, function: Callable[..., Any], items: list[Any]) -> list[Any]:
+        return list(self.executor.map(function, items, chunksize=1))
 
     def close(self) -> None:
         self.executor.shutdown()

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from shmexec.bench.peers.interface import Array, Peer, changed
+from shmexec.bench.peers.interface import Ability, Array, Peer, changed
 from shmexec.bench.peers.standard import MultiprocessingPool
 
 
@@ -15,11 +15,13 @@ class Joblib(Peer):
     needs = ("joblib",)
     how = "inputs from 1 MB up are mapped from a file; results are pickled"
     shares_kept = True
+    abilities = frozenset({Ability.CHUNKS})
 
     def __init__(self, workers: int) -> None:
         super().__init__(workers)
         import joblib
 
+        self._joblib = joblib
         self._delayed = joblib.delayed
         self._parallel = joblib.Parallel(n_jobs=workers).__enter__()
 
@@ -33,6 +35,11 @@ class Joblib(Peer):
         found: list[Any] = self._parallel(self._delayed(function)(*args) for args in zip(*columns, strict=True))
         return found
 
+    def each(self, function: Callable[..., Any], items: list[Any]) -> list[Any]:
+        parallel = self._joblib.Parallel(n_jobs=self.workers, batch_size=1)  # has the same processes
+        found: list[Any] = parallel(self._delayed(function)(item) for item in items)
+        return found
+
     def close(self) -> None:
         self._parallel.__exit__(None, None, None)
         from joblib.externals.loky import get_reusable_executor
@@ -44,6 +51,7 @@ class Mpire(Peer):
     """mpire.WorkerPool."""
 
     needs = ("mpire",)
+    abilities = frozenset({Ability.CHUNKS})
 
     def __init__(self, workers: int) -> None:
         super().__init__(workers)
@@ -64,6 +72,10 @@ class Mpire(Peer):
     def map(self, function: Callable[..., Any], *columns: list[Any]) -> list[Any]:
         items = columns[0] if len(columns) == 1 else list(zip(*columns, strict=True))
         found: list[Any] = self._maps.map(function, items, concatenate_numpy_output=False)
+        return found
+
+    def each(self, function: Callable[..., Any], items: list[Any]) -> list[Any]:
+        found: list[Any] = self._maps.map(function, items, chunk_size=1, concatenate_numpy_output=False)
         return found
 
     def close(self) -> None:
@@ -194,6 +206,9 @@ class Torch(MultiprocessingPool):
 
     def map(self, function: Callable[..., Any], *columns: list[Any]) -> list[Any]:
         return self.values(self.stage(function, *columns))
+
+    def each(self, function: Callable[..., Any], items: list[Any]) -> list[Any]:
+        return self.values(self._pool.starmap(_with_tensors, [(function, (item,)) for item in items], chunksize=1))
 
     def stage(self, function: Callable[..., Any], *columns: list[Any]) -> list[Any]:
         return self._pool.starmap(_with_tensors, [(function, args) for args in zip(*columns, strict=True)])

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from typing import Any
 
-from shmexec.bench.peers.interface import FuturesPeer, Peer
+from shmexec.bench.peers.interface import Ability, FuturesPeer, Peer
 
 
 class Threads(FuturesPeer):
@@ -30,6 +30,8 @@ class Processes(FuturesPeer):
 class MultiprocessingPool(Peer):
     """`multiprocessing.Pool`."""
 
+    abilities = frozenset({Ability.CHUNKS})
+
     def __init__(self, workers: int) -> None:
         super().__init__(workers)
         self._pool = multiprocessing.get_context("forkserver").Pool(workers)
@@ -44,6 +46,9 @@ class MultiprocessingPool(Peer):
 
     def map(self, function: Callable[..., Any], *columns: list[Any]) -> list[Any]:
         return self._pool.starmap(function, zip(*columns, strict=True))
+
+    def each(self, function: Callable[..., Any], items: list[Any]) -> list[Any]:
+        return self._pool.starmap(function, zip(items, strict=True), chunksize=1)
 
     def close(self) -> None:
         self._pool.close()
