@@ -1,4 +1,4 @@
-"""The pages of the documentation run as they stand."""
+"""The pages of the documentation run as they stand; commands: test_commands.py."""
 
 import re
 import subprocess
@@ -31,3 +31,23 @@ def test_the_examples_of_a_page_run_in_order(page, tmp_path):
         assert text.startswith("about ") or any(re.match(re.escape(line) + r"($|[:;,])", text) for line in printed), (
             text
         )
+
+
+PROGRAMS = [(page, n) for page in PAGES for n in range((ROOT / page).read_text().count("\n```py\n"))]
+
+
+@pytest.mark.parametrize(("page", "n"), PROGRAMS)
+def test_a_program_that_needs_a_guard_runs_by_itself(page, n, tmp_path):
+    """A block of `py`. What stands before the first of them on the page belongs to each."""
+    pytest.importorskip("scipy")
+    text = (ROOT / page).read_text()
+    before = re.findall(r"^```python\n(.*?)^```$", text.partition("\n```py\n")[0], re.DOTALL | re.MULTILINE)
+    block = re.findall(r"^```py\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)[n]
+    assert "__main__" in block
+    script = tmp_path / "program.py"
+    script.write_text("\n".join([*before, block]))
+    forks = "ignore:This process:DeprecationWarning"  # is the standard library's own way, before 3.14
+    ran = subprocess.run(
+        [sys.executable, "-W", "error", "-W", forks, script], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")

@@ -127,3 +127,36 @@ def test_the_page_and_the_docstring_have_every_field(record):
     for field in dataclasses.fields(record):
         assert f"`{field.name}`" in PAGE, field.name
         assert re.search(rf"\b{field.name}\b", inspect.getdoc(record)), field.name
+
+
+# ---- figures that a constant of the code decides ----------------------------------------------------
+
+FIGURES = [  # where it stands, by how much, what a page says with it
+    ("shmexec.pool.spans._TARGET", 1000, "docs/reference.md", "spans of about {} milliseconds of work"),
+    ("shmexec.pool.spans._TARGET", 1000, "docs/migration.md", "what takes about {} ms"),
+    ("shmexec.pool.spans._TARGET", 1000, "docs/internals/scaling.md", "{} ms of work each"),
+    ("shmexec.pool.spans._TARGET", 1000, "docs/internals/data-flow.md", "{} ms of work, two for each worker"),
+    ("shmexec.pool.spans._LEAST_BUDGET", 1000, "docs/reference.md", "busy with a span for {} milliseconds"),
+    ("shmexec.pool.spans._LARGEST", 1, "docs/reference.md", "up to {:,} where they do nothing"),
+    ("shmexec.mapping._FEW_SHORT", 1, "docs/reference.md", "({} numbers or short strings"),
+    ("shmexec.transport.messages.DEPTH", 1, "docs/internals/data-flow.md", "(`DEPTH`)"),
+    ("shmexec.pool.pool._LIMIT_GRACE", 1, "docs/reference.md", "not ended after {} seconds"),
+    ("shmexec.pool.pool._LIMIT_GRACE", 1, "docs/internals/data-flow.md", "for {} seconds, then SIGKILL"),
+    ("shmexec.pool.pool._GRACE", 1, "docs/reference.md", "has not ended {} seconds after"),
+    ("shmexec.pool.last_words._KEPT", 1, "docs/reference.md", "at most {} characters"),
+    ("shmexec.worker.loop._PATIENCE", 1, "docs/reference.md", "waits up to {} seconds for memory"),
+    (
+        "shmexec.pickling.functions._TABLE_SIZE",
+        1,
+        "docs/internals/data-flow.md",
+        "least-recently-used table of {} numbers",
+    ),
+    ("shmexec.pickling.functions._LONGEST_KEPT", 1 / 1024, "docs/reference.md", "no more than {} KiB"),
+]
+
+
+@pytest.mark.parametrize(("path", "times", "page", "says"), FIGURES)
+def test_a_page_says_what_the_constant_is(path, times, page, says):
+    module, _, name = path.rpartition(".")
+    value = getattr(importlib.import_module(module), name) * times
+    assert says.format(round(value)) in (ROOT / page).read_text().replace("\n", " ")
