@@ -18,7 +18,7 @@ _TASK = 20e-6  # seconds
 
 
 def _warm(call: Callable[[], Any], effort: Effort) -> Run:
-    return median_of_warm(call, effort.seconds, _LEAST, _MOST)
+    return median_of_warm(call, effort.seconds / 2, _LEAST, _MOST)
 
 
 def round_trip(peer: Peer, size: int, effort: Effort) -> Run:

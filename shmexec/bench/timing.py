@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+_FIRST = 100  # items that say how many fit
+
 Run = Callable[[], float]  # seconds, or a ratio; warm, or it warms itself
 
 
@@ -60,9 +62,11 @@ def median_of_warm(call: Callable[[], Any], seconds: float, least: int, most: in
 def per_item(each: Callable[[int], float], seconds: float, most: int) -> Run:
     """What `each` gives for so many that they take `seconds`; `each(count)` is the time of one of so many.
 
-    Looked at twice: a few items say little about chunks that grow with their number.
+    If more fit than were looked at, those are looked at, too: few say little about chunks that grow with their number.
     """
-    count = 100
+    count = _FIRST
     for _ in range(2):
-        count = int(min(most, max(100, seconds / each(count))))
+        looked_at, count = count, int(min(most, max(_FIRST, seconds / each(count))))
+        if count <= looked_at:
+            break
     return lambda: each(count)
