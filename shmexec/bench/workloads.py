@@ -30,7 +30,7 @@ class Workload:
 
 WORKLOADS = {
     "round-trip": Workload("call and its answer, nothing to do", False, calls.round_trip),
-    "cold": Workload("the same after 20 ms without a call", False, calls.cold),
+    "cold": Workload("a call and its answer, after 20 ms without one", False, calls.cold),
     "wait": Workload("a call, and wait for it", False, calls.waiting, Ability.FUTURES),
     "as-completed": Workload("as_completed of 8 calls, all of it", False, calls.completed, Ability.FUTURES),
     "callback": Workload("a call, until its callback has run", False, calls.callback, Ability.FUTURES),
@@ -38,7 +38,7 @@ WORKLOADS = {
     "each": Workload("map of nothing with chunks of one item, each item", False, calls.each, Ability.CHUNKS),
     "map": Workload("map of nothing, each item", False, calls.mapped),
     "few": Workload("map of nothing over 8 items, all of it", False, calls.few),
-    "spread": Workload("map of tasks of 20 us: time over that of workers never idle (1.00)", False, calls.spread),
+    "spread": Workload("map of tasks of 20 us: its time over that of workers never idle (1.00)", False, calls.spread),
     "array-in": Workload("array in", True, payloads.array_in),
     "array-out": Workload("array out", True, payloads.array_out),
     "in-and-out": Workload("array in, array out", True, payloads.in_and_out),
