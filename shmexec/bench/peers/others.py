@@ -13,7 +13,7 @@ class Joblib(Peer):
     """joblib with loky, which maps large arguments from files."""
 
     needs = ("joblib",)
-    how = "inputs from 1 MB up are mapped from a file; results are pickled"
+    how = "inputs from 1 MB up are mapped from a file; results are pickled; one worker is the caller itself"
     shares_kept = True
     abilities = frozenset({Ability.CHUNKS})
 
