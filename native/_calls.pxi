@@ -14,6 +14,9 @@ cdef extern from "pythread.h" nogil:
         PY_LOCK_INTR
     PyLockStatus PyThread_acquire_lock_timed(PyThread_type_lock lock, long long microseconds, int may_be_interrupted)
 
+cdef enum:
+    LIGHT = 2048  # bytes
+
 cpdef enum CallState:
     BLOCKED = 1
     WAITING
@@ -168,7 +171,8 @@ cdef class Call:
     cdef public uint64_t function_number
     cdef public Packed function_packed
     cdef public Packed packed
-    cdef bint is_atoms           # packed as it was submitted: holds no memory, and its future is pending until it is sent
+    cdef bint is_atoms           # packed as it was submitted
+    cdef readonly bint is_light  # packed it takes next to no memory of its own; its future is pending until it is sent
     cdef public bint has_begun   # sent, and cannot be taken back
     cdef public bint ships_function  # in that ring, for the first time
     cdef public uint64_t position    # in the ring of the worker that has it
@@ -199,6 +203,14 @@ cdef class Call:
         if self.text is None:
             self.text = self.function.__qualname__
         return self.text
+
+    cdef bint weighs_little(self) noexcept:
+        """Whether what it was packed into is short, and nothing was copied into blocks."""
+        if self.limit or type(self.packed.data) is not bytes or len(<bytes> self.packed.data) > LIGHT:
+            return False
+        return self.packed.bytes_copied <= LIGHT and (
+            self.function_number or self.function_packed is None or self.function_packed.bytes_copied <= LIGHT
+        )
 
     cpdef release(self):
         """The call is over: what its arguments held goes."""

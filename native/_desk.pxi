@@ -163,7 +163,7 @@ cdef class Desk:
         call.packed = Packed.__new__(Packed)
         call.packed.data, call.packed.holds = data, NO_HOLDS
         call.function_number, call.function_packed = known.number, known.packed
-        call.is_atoms = True
+        call.is_atoms = call.is_light = True
         self.lock.take()
         if not self.is_open or self.ledger.wants_worker():
             self.lock.drop()
@@ -200,7 +200,7 @@ cdef class Desk:
                 self.send(seat, call)
                 if self.failed:
                     return True
-            elif ledger.waiting:
+            elif ledger.waiting and ledger.is_time_to_pack():
                 return True
             else:
                 seat = ledger.held_up()
@@ -222,7 +222,7 @@ cdef class Desk:
         cdef LazyFuture future = <LazyFuture> call.future
         cdef int64_t position
         cdef bint is_known = call.function_number != 0 and seat.shipped.use(call.function_number)
-        if call.is_atoms and future.is_over():
+        if call.is_light and future.is_over():
             self.ledger.cannot_send(call)
             self.failed.append((call, None))  # cancelled
             return
@@ -255,7 +255,7 @@ cdef class Desk:
             seat.shipped.add(call.function_number, None)
         call.ships_function = not is_known
         call.position = position
-        if call.is_atoms:
+        if call.is_light:
             future.state = RUNNING
         self.ledger.sent(seat, call)
         if call.limit:
@@ -279,19 +279,19 @@ cdef class Desk:
                 i -= 1
         taken_back = sx_task_withdraw(&seat.channel.channel.tasks, call.position)
         self.ledger.withdrawn(seat, call, taken_back)
-        if taken_back and call.is_atoms:
+        if taken_back and call.is_light:
             (<LazyFuture> call.future).state = PENDING
         if taken_back and call.ships_function:
             seat.shipped.drop(call.function_number)
 
     cdef recall(self, Call call):
-        """Take back a call that is to be cancelled, if no worker has begun it and it holds no memory."""
+        """Take back a light call that is to be cancelled, if no worker has begun it."""
         cdef bint rest = False
         if self.lock.is_mine():
             return
         self.lock.take()
         try:
-            if call.is_atoms and call.state == SENT and not call.has_begun and not self.has_ended:
+            if call.is_light and call.state == SENT and not call.has_begun and not self.has_ended:
                 self.withdraw(call.seat, call)
                 rest = call.state == SENT and self.pump()  # for those that were taken back before it
         finally:
@@ -302,6 +302,12 @@ cdef class Desk:
     def adopt(self, Call call not None):
         """So that `call_of` finds the call of this future."""
         (<LazyFuture> call.future).call = call
+
+    def packed(self, Call call not None):
+        """Under the lock: it is pickled. A light one can be cancelled until a worker has begun it."""
+        self.ledger.packed(call)
+        if call.is_light:
+            (<LazyFuture> call.future).state = PENDING
 
     def call_of(self, LazyFuture future not None):
         """The call of a future that is not done, or None."""

@@ -230,7 +230,7 @@ cdef class LazyFuture(Watch):
     def cancel(self):
         """As the standard library's, but who waits learns of it at once, not when it would have been this call's turn.
 
-        A call of atoms can be cancelled until a worker has begun it.
+        A light call can be cancelled until a worker has begun it.
         """
         cdef bint is_first
         cdef bint is_pools = self.desk is not None

@@ -22,9 +22,11 @@
 #    a call of atoms is packed as it is submitted: WAITING -> PACKED when it is its turn
 #
 # Some facts: a call that the parent learns of, answers and sends the next for takes it 2 us; a call may take the worker less, or
-# an hour. What is packed ahead holds memory; a call of atoms holds none.
-# What this means for us: a worker is told of `depth` calls ahead, and of calls of atoms as many as keep it busy for some
-# milliseconds, measured; whatever it has not begun can be withdrawn when another worker is idle.
+# an hour. What is packed ahead may hold memory: copies.
+# What this means for us: a worker is told of `depth` calls ahead, and of light ones (atoms, and arrays that go by name) as many
+# as keep it busy for some milliseconds, measured; whatever it has not begun can be withdrawn when another worker is idle. Light
+# calls are pickled many at a time, when half of those are left: it takes Python, in another thread than reads the answers, and
+# 2.6 changes of threads for each call where it was done one by one.
 #
 # A call with a limit is sent to a worker that has no other, and no other is sent after it: so whoever is killed because of it was
 # running nothing else. Its clock starts when the worker begins it. The earliest that this can have been is when it was sent: so
@@ -35,7 +37,7 @@ from collections import deque
 
 cdef enum:
     LEAST_LOOK = 20000000   # nanoseconds until one looks again whether a call has begun
-    DEEPEST = 192           # calls of atoms that a worker is told of ahead
+    DEEPEST = 192           # light calls that a worker is told of ahead
     BUSY_NANOSECONDS = 4000000  # and for how long they should keep it busy: a slice of the scheduler
 
 
@@ -64,6 +66,7 @@ cdef class Ledger:
     cdef readonly Py_ssize_t in_vain    # calls one after the other that died at each of several attempts, with no answer between
     cdef uint64_t ends_before    # as of the last death
     cdef Py_ssize_t sent_calls
+    cdef bint are_light          # the calls that are pickled, of late
 
     def __init__(self, Py_ssize_t max_workers, Py_ssize_t depth, *, bint eager=False):
         self.seats = []
@@ -100,6 +103,7 @@ cdef class Ledger:
         """It is pickled, and can be sent."""
         self.packing_count -= 1
         call.state = PACKED
+        self.are_light = call.is_light = call.packed is not None and call.weighs_little()
         self.packed_calls.append(call)
 
     def try_later(self, Call call):
@@ -184,7 +188,7 @@ cdef class Ledger:
         elif state == DOOMED:
             self.undoom(call)
 
-    cdef void note(self, double nanoseconds) noexcept:
+    cpdef note(self, double nanoseconds):
         """What a call has taken."""
         self.nanoseconds = 0.5 * (self.nanoseconds + nanoseconds)
         self.deep = <Py_ssize_t> min(<double> DEEPEST, max(<double> self.depth, BUSY_NANOSECONDS / (self.nanoseconds + 1.0)))
@@ -346,6 +350,19 @@ cdef class Ledger:
                     return False
         return True
 
+    @property
+    def wants_packing(self):
+        """If calls wait: whether now is the time to pickle some."""
+        return bool(self.is_time_to_pack())
+
+    cdef bint is_time_to_pack(self) noexcept:
+        cdef Py_ssize_t seats = 0
+        if not self.are_light or len(self.seats) + self.starting < self.max_workers:
+            return True
+        for item in self.seats:
+            seats += not (<Seat> item).is_leaving
+        return 2 * (self.sent_calls + len(self.packed_calls) + self.packing_count) <= self.deep * seats
+
     cdef Py_ssize_t idle_count(self):
         cdef Py_ssize_t idle = self.starting
         for item in self.seats:
@@ -356,7 +373,7 @@ cdef class Ledger:
         """What to do next, or None until something happens."""
         cdef Seat seat
         cdef Call call
-        cdef Py_ssize_t demand, room
+        cdef Py_ssize_t demand, depth, room
         if self.packed_calls and (seat := self.seat_for(self.packed_calls[0])) is not None:
             return Send(seat, self.packed_calls.popleft())
         demand = len(self.waiting) + len(self.packed_calls) + self.packing_count
@@ -368,10 +385,11 @@ cdef class Ledger:
         self.wanted = 0
         if self.waiting:
             call = self.waiting[0]
+            depth = self.deep if self.are_light and not call.limit else self.depth
             room = self.starting * self.depth
             for item in self.seats:
                 seat = <Seat> item
-                room += not seat.is_leaving if seat.timed is not None else max(0, seat.room(self.depth))
+                room += not seat.is_leaving if seat.timed is not None else max(0, seat.room(depth))
             if call.is_atoms and call.packed is not None:
                 if not self.packing_count:  # else it would overtake
                     call.state = PACKED
@@ -389,7 +407,7 @@ cdef class Ledger:
     cdef Seat seat_for(self, Call call):
         """The worker with the fewest calls; of several the one that has answered last: its caches are the warmest."""
         cdef Seat best = None, seat
-        cdef Py_ssize_t depth = 1 if call.limit else self.deep if call.is_atoms else self.depth
+        cdef Py_ssize_t depth = 1 if call.limit else self.deep if call.is_light else self.depth
         for item in self.seats:
             seat = <Seat> item
             if seat.room(depth) > 0:

@@ -367,6 +367,20 @@ def test_calls_that_wait_anywhere_can_be_cancelled(lonely, gate):
     assert lonely.stats().workers_started == 1
 
 
+def test_a_call_with_a_shared_array_can_be_cancelled_until_it_begins(lonely, gate):
+    begun, leave = gate("begun"), gate("leave")
+    busy = lonely.submit(tasks.pass_gates, begun, leave)
+    begun.wait_open()
+    array = shmexec.ones(10_000)
+    waiting = [lonely.submit(np.sum, array) for _ in range(5)]
+    assert waiting[0].running(), "the worker was told of it"
+    assert all(future.cancel() for future in waiting[::2])
+    leave.open()
+    busy.result()
+    assert [future.result() for future in waiting[1::2]] == [10_000] * 2
+    assert all(future.cancelled() for future in waiting[::2])
+
+
 class PickledBehindAGate:
     def __init__(self):
         self.begun, self.leave = threading.Event(), threading.Event()

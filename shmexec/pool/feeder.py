@@ -133,7 +133,7 @@ class Feeder:
             elif isinstance(error, SharedMemoryFull) and broken is None and self._ledger.try_later(call):
                 return
             if error is None:
-                self._ledger.packed(call)
+                self._desk.packed(call)
                 self._tally.note_arguments(call)
                 error = broken and alike(broken)
         if error is not None:

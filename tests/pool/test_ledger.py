@@ -69,6 +69,55 @@ def test_all_workers_are_started_at_once_if_they_are_to_be_forked():
     assert pool.run().count("Start") == 3
 
 
+class Light(Pool):
+    """All calls have one shared array, and take no time."""
+
+    def __init__(self, workers, **options):
+        super().__init__(workers, **options)
+        self.array = shmexec.zeros(10_000)
+        for _ in range(40):
+            self.ledger.note(0.0)
+
+    def run(self, begun=()):
+        for call in self.ledger.pending():
+            if call.packed is None:
+                call.packed = dump_arguments(((self.array,), {}))
+        return super().run(begun)
+
+
+def test_light_calls_are_packed_and_sent_far_ahead():
+    pool = Light(2)
+    pool.submit(500)
+    pool.run()
+    assert [len(numbers) for numbers in pool.numbers_of()] == [192, 192]
+    assert pool.ledger.waiting_count == 500 - 384
+    assert all(call.is_light for seat in pool.seats for call in seat.sent)
+
+
+def test_light_calls_are_packed_again_when_half_are_left():
+    pool = Light(1)
+    pool.submit(500)
+    pool.run()
+    (seat,) = pool.seats
+    for _ in range(95):
+        pool.ledger.ended(seat.sent[0])
+        assert not pool.ledger.wants_packing
+    pool.ledger.ended(seat.sent[0])
+    assert pool.ledger.wants_packing
+    pool.run()
+    assert len(seat.sent) == 192
+
+
+def test_calls_that_copy_are_not_packed_ahead():
+    pool = Light(1)
+    pool.array = np.zeros(10_000)  # plain, and copied
+    pool.submit(500)
+    pool.run()
+    assert [len(numbers) for numbers in pool.numbers_of()] == [2]
+    assert pool.ledger.wants_packing, "whenever one has ended"
+    assert not any(call.is_light for call in pool.seats[0].sent)
+
+
 def test_calls_are_spread_and_each_worker_is_told_of_so_many_ahead():
     pool = Pool()
     pool.submit(7)
