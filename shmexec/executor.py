@@ -5,9 +5,11 @@ pool, with NumPy and the pickler, is imported meanwhile: where it is needed, not
 """
 
 import contextlib
+import importlib.util
 import multiprocessing
 import os
-from collections.abc import Callable, Iterable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from concurrent.futures.process import ProcessPoolExecutor
 from multiprocessing.context import BaseContext
@@ -69,6 +71,11 @@ class SharedArrayProcessPoolExecutor(ProcessPoolExecutor):
     max_bytes : int, optional
         Bound, in bytes, of the shared memory that this process tree takes, from 8 MiB up to the smaller of physical
         memory and the control group's limit. Default: 80 % of that. Calls wait for others to free memory.
+    preload : sequence of str
+        Modules that the workers have from their beginning: ``["scipy.ndimage", "skimage"]``. They are imported once, by
+        the process that the workers are forked from, instead of by each, and all share the memory that they take. What
+        ``multiprocessing.set_forkserver_preload`` was told is, too. (Under the start method spawn each imports them for
+        itself.)
 
     Raises
     ------
@@ -95,6 +102,7 @@ class SharedArrayProcessPoolExecutor(ProcessPoolExecutor):
         shared_results: bool = True,
         worker_threads: int | None = None,
         max_bytes: int | None = None,
+        preload: Sequence[str] = (),
     ) -> None:
         workers = checked_count("max_workers", max_workers)
         tasks = checked_count("max_tasks_per_child", max_tasks_per_child)
@@ -107,6 +115,7 @@ class SharedArrayProcessPoolExecutor(ProcessPoolExecutor):
             raise TypeError(f"shared_results must be True or False, not {type(shared_results).__name__}")
         limit = checked_count("max_bytes", max_bytes)
         threads = checked_count("worker_threads", worker_threads)
+        modules = fork_server.with_workers_modules(_checked_modules(preload))
         context, method = _checked_context(mp_context, tasks)
         if not isinstance(initargs, Iterable):
             raise TypeError(f"initargs must be a tuple, not {type(initargs).__name__}")
@@ -116,7 +125,7 @@ class SharedArrayProcessPoolExecutor(ProcessPoolExecutor):
         self._counts_items = tasks is None  # else a worker's end comes after so many items
         self._breaks = on_worker_death == "break"
         self._mp_context = context
-        with fork_server.kept() if method == "forkserver" else contextlib.nullcontext():
+        with fork_server.kept(modules) if method == "forkserver" else contextlib.nullcontext():
             from shmexec.pool.crew import WorkerSettings
             from shmexec.pool.pool import Pool
 
@@ -130,6 +139,7 @@ class SharedArrayProcessPoolExecutor(ProcessPoolExecutor):
                 threads,
                 self._max_workers,
                 may_fork=mp_context is None and tasks is None and _default_method() == "fork",
+                preload=modules,
             )
             self._pool = Pool(self._max_workers, settings, breaks=self._breaks)
         self._submit_atoms: Callable[[Callable[..., Any], tuple[Any, ...]], CallFuture | None] = self._pool.desk.submit
@@ -423,6 +433,15 @@ def _checked_context(context: BaseContext | None, max_tasks: int | None) -> tupl
             " mp_context."
         )
     return context, method
+
+
+def _checked_modules(names: Sequence[str]) -> Sequence[str]:
+    if isinstance(names, str) or not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
+        raise TypeError(f"preload must be a sequence of names of modules, not {names!r:.60}")
+    for name in names:
+        if name not in sys.modules and importlib.util.find_spec(name.partition(".")[0]) is None:
+            raise ModuleNotFoundError(f"preload names a module that is not there: {name!r}", name=name)
+    return names
 
 
 def _usable_cpus() -> int:

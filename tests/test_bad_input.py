@@ -35,6 +35,13 @@ CONSTRUCTOR = [
     ({"max_bytes": 1 << 60}, ValueError, "max_bytes must be at most"),
     ({"shared_results": "yes"}, TypeError, "shared_results"),
     ({"max_bytes": "1G"}, TypeError, "max_bytes"),
+    ({"preload": "numpy"}, TypeError, "preload must be a sequence of names of modules, not 'numpy'"),
+    ({"preload": [np]}, TypeError, "preload"),
+    (
+        {"preload": ["no_such_module.part"]},
+        ModuleNotFoundError,
+        "preload names a module that is not there: 'no_such_mod",
+    ),
     ({"max_wrokers": 1}, TypeError, "max_wrokers"),
 ]
 

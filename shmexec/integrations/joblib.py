@@ -16,6 +16,7 @@ Some facts about joblib (1.6): it hands over batches, objects that are called wi
 
 import contextlib
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -37,7 +38,7 @@ NAME = "shmexec"
 
 # What joblib tells every backend; it is about files, pipes and other backends.
 _OF_JOBLIB = ("max_nbytes", "temp_folder", "mmap_mode", "prefer", "require", "verbose", "context")
-_OF_POOLS = ("initializer", "initargs", "finalizer", "max_tasks_per_child", "shared_results", "max_bytes")
+_OF_POOLS = ("initializer", "initargs", "finalizer", "max_tasks_per_child", "shared_results", "max_bytes", "preload")
 _PATIENCE = 300.0  # seconds that workers stay when there is nothing to do, as with loky
 _LOOK_AGAIN = 0.05  # seconds
 
@@ -82,8 +83,8 @@ class ShmexecBackend(parallel.AutoBatchingMixin, parallel.ParallelBackendBase): 
         with the same settings.
     idle_worker_timeout : float, optional
         Seconds for which such a pool is kept. Default: 300.
-    initializer, initargs, finalizer, max_tasks_per_child, shared_results, max_bytes
-        As `SharedExecutor` has them.
+    initializer, initargs, finalizer, max_tasks_per_child, shared_results, max_bytes, preload
+        As `SharedExecutor` has them. Default of `preload`: what this process has of scikit-learn, when a pool is made.
 
     Notes
     -----
@@ -144,6 +145,7 @@ class ShmexecBackend(parallel.AutoBatchingMixin, parallel.ParallelBackendBase): 
         self._workers = self._executor or kept_pools.acquire(
             {"max_workers": count, "worker_threads": self.inner_max_num_threads, **options},
             {name: os.environ.get(name) for name in self.MAX_NUM_THREADS_VARS},
+            ["joblib", *_modules_of_scikit_learn()],
         )
         self.parallel = parallel
         return count
@@ -238,6 +240,12 @@ class ShmexecBackend(parallel.AutoBatchingMixin, parallel.ParallelBackendBase): 
         for future in running:
             if calls is not None:
                 calls.cancel(future)
+
+
+def _modules_of_scikit_learn() -> list[str]:
+    """Those that this process has, and its tasks need: a second and 60 MB for each worker that imports them itself."""
+    found = [name.split(".") for name in list(sys.modules) if name.startswith("sklearn.")]
+    return sorted(".".join(name) for name in found if len(name) == 2 and not name[1].startswith("_"))
 
 
 def _sequential(nesting_level: int | None) -> Any:

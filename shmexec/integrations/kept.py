@@ -12,7 +12,7 @@ Assumptions: none of threads: the lock is held for looking and noting, not while
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,7 +53,9 @@ class KeptPools:
         self._cancelled: list[threading.Timer] = []  # whose threads may not have ended yet
         self._is_trimmed = True
 
-    def acquire(self, settings: Mapping[str, Any], key: Mapping[str, Any]) -> SharedExecutor:
+    def acquire(
+        self, settings: Mapping[str, Any], key: Mapping[str, Any], preload: Sequence[str] = ()
+    ) -> SharedExecutor:
         """A pool with these settings, until `release`.
 
         Parameters
@@ -62,6 +64,8 @@ class KeptPools:
             The keyword arguments of `SharedExecutor`.
         key : mapping
             What else must be equal.
+        preload : sequence of str
+            For a pool that is made now, if the settings do not say; one that is there will do without.
         """
         wanted = {**settings, **key}
         with self._lock:
@@ -69,7 +73,7 @@ class KeptPools:
             self._pools = [kept for kept in self._pools if kept not in bad]
             found = next((kept for kept in self._pools if kept.is_good and _are_equal(kept.settings, wanted)), None)
             if found is None:  # the constructor starts nothing that takes time
-                found = _Kept(wanted, SharedExecutor(**settings))
+                found = _Kept(wanted, SharedExecutor(**{"preload": preload, **settings}))
                 self._pools.append(found)
             found.users += 1
             self._is_trimmed = False

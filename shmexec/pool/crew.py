@@ -65,6 +65,7 @@ class WorkerSettings:
     threads: int | None = None
     max_workers: int = 1
     may_fork: bool = False
+    preload: tuple[str, ...] = fork_server.WORKERS
 
 
 class Crew:
@@ -76,10 +77,10 @@ class Crew:
         self._numbers = itertools.count()
         self._kept = _core.Holds()  # what the initializer's arguments name: a replacement needs them again
         reducer = array_reducer(self._kept)
-        self._launcher = Launcher(settings.method, preload=fork_server.WORKERS, reducer_override=reducer)
+        self._launcher = Launcher(settings.method, preload=settings.preload, reducer_override=reducer)
         self._replacer = self._launcher
         if settings.method == "fork":  # never fork a replacement out of the live parent: its threads may hold locks
-            self._replacer = Launcher("forkserver", preload=fork_server.WORKERS, reducer_override=reducer)
+            self._replacer = Launcher("forkserver", preload=settings.preload, reducer_override=reducer)
 
     def prepare(self) -> None:
         """Begin to start what will start the workers; returns at once."""

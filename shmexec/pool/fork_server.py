@@ -171,6 +171,13 @@ class ForkServer:
         self._control = None
 
 
+def with_workers_modules(names: Sequence[str]) -> tuple[str, ...]:
+    """What the fork server of a pool imports: also what ``multiprocessing.set_forkserver_preload`` was told."""
+    theirs = getattr(sys.modules.get("multiprocessing.forkserver"), "_forkserver", None)
+    told = getattr(theirs, "_preload_modules", None) or ()
+    return tuple(dict.fromkeys((*WORKERS, *names, *(name for name in told if name != "__main__"))))
+
+
 def search_path() -> list[str]:
     """``sys.path`` for a process with another working directory, as multiprocessing sends it."""
     return [path or _process.ORIGINAL_DIR or "" for path in sys.path]
@@ -205,7 +212,7 @@ def let_go(server: ForkServer) -> None:
 
 
 @contextmanager
-def kept(preload: Sequence[str] = WORKERS) -> Iterator[None]:
+def kept(preload: Sequence[str]) -> Iterator[None]:
     """It comes up while in here what will use it is made."""
     server = hold(preload)
     try:

@@ -352,8 +352,11 @@ for name in "shmexec", "loky":
 for one, other in zip(*found.values()):
     assert one.tobytes() == other.tobytes()
 print(len(found["loky"]), "equal")
+with joblib.parallel_config("shmexec", n_jobs=2):
+    modules = joblib.Parallel()(joblib.delayed(lambda: list(__import__("sys").modules))() for _ in range(2))
+print({"sklearn.ensemble", "sklearn.svm", "sklearn.linear_model"} - {*modules[0]}, "missing in a worker")
 """
 
 
-def test_scikit_learn_gives_the_same_numbers_as_with_loky(script):
-    assert script(SCIKIT_LEARN).stdout == "5 equal\n"
+def test_scikit_learn_gives_the_same_numbers_as_with_loky_and_workers_have_it_from_their_beginning(script):
+    assert script(SCIKIT_LEARN).stdout == "5 equal\nset() missing in a worker\n"
