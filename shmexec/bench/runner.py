@@ -2,7 +2,7 @@
 
 python -m shmexec.bench.runner PEER WORKERS
 
-What needs a pool that has done nothing yet ("startup", "memory") is asked first, in this order.
+What needs a pool that has done nothing yet (`workloads.FRESH`) is asked first, in that order.
 """
 
 import time
@@ -10,6 +10,7 @@ import time
 _BEGUN = time.perf_counter()
 
 import json  # noqa: E402  (the clock runs)
+import subprocess  # noqa: E402
 import sys  # noqa: E402
 from collections.abc import Sequence  # noqa: E402
 from typing import Any  # noqa: E402
@@ -56,6 +57,10 @@ def _measured(peer: Any, asked: dict[str, Any], prepared: dict[tuple[str, int], 
 
     if asked["workload"] == "memory":
         return memory(peer, asked["size"])
+    if asked["workload"] == "second":
+        return second(peer)
+    if asked["workload"] == "import":
+        return import_seconds(peer.module) / import_seconds("numpy")
     key = asked["workload"], asked["size"]
     if key not in prepared:
         prepared.clear()  # one at a time: its arrays take memory
@@ -82,6 +87,25 @@ def memory(peer: Any, size: int) -> float:
     over = ((peak.peak or 0) - (idle.peak or 0)) / (2 * _ARRAYS * size)
     del kept, results
     return over
+
+
+def second(peer: Any) -> float:
+    """Seconds from the beginning of another pool to its first answer."""
+    from shmexec.bench import tasks
+
+    begun = time.perf_counter()
+    other = type(peer)(peer.workers)
+    try:
+        other.call(tasks.nothing, 1)
+        return time.perf_counter() - begun
+    finally:
+        other.close()
+
+
+def import_seconds(module: str) -> float:
+    """Of a new interpreter, the least of three."""
+    program = f"from time import perf_counter as now; begun = now(); import {module}; print(now() - begun)"
+    return min(float(subprocess.check_output([sys.executable, "-c", program])) for _ in range(3))
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -53,11 +53,13 @@ SHORT = ("round-trip", "cold", "wait", "as-completed", "callback", "burst", "eac
 FRESH = {
     "startup": "new interpreter: import, pool, first answer",
     "memory": "peak memory of 8 arrays in and 8 out, over their size",
+    "second": "a second pool of the same process: until its first answer",
+    "import": "new interpreter: import of the package, over that of NumPy",
 }
-RATIOS = ("spread", "memory")  # all else is seconds
+RATIOS = ("spread", "memory", "import")  # all else is seconds
 
 
 def applies(workload: str, peer: type[Peer]) -> bool:
     """Whether the peer has what the workload needs."""
-    needs = WORKLOADS[workload].needs if workload in WORKLOADS else None
+    needs = WORKLOADS[workload].needs if workload in WORKLOADS else Ability.POOLS if workload == "second" else None
     return needs is None or needs in peer.abilities

@@ -47,7 +47,7 @@ def test_what_makes_no_sense_is_said_before_anything_runs(tmp_path, options, sai
 
 def test_a_run_prints_a_table_and_writes_json(tmp_path):
     sizes = ["1024", "65536", str(1 << 50)]
-    workloads = ["round-trip", "spread", "array-in", "in-and-out", "startup", "memory"]
+    workloads = ["round-trip", "spread", "array-in", "in-and-out", "startup", "memory", "second", "import"]
     ran = bench(
         tmp_path, "--peers", "shmexec", "threads", "--workloads", *workloads, "--sizes", *sizes, "--output", "made"
     )
@@ -55,7 +55,7 @@ def test_a_run_prints_a_table_and_writes_json(tmp_path):
     measured = json.loads((tmp_path / "made" / "bench.json").read_text())
     found = {(f["workload"], f["size"], f["peer"]) for f in measured["figures"]}
     sized = {(name, size) for name in ("array-in", "in-and-out") for size in (1024, 65536)}
-    alone = {(name, 0) for name in ("round-trip", "spread", "startup", "memory")}
+    alone = {(name, 0) for name in ("round-trip", "spread", "startup", "memory", "second", "import")}
     assert found == {(*case, peer) for case in sized | alone for peer in ("shmexec", "threads")}
     assert all(f["runs"] >= 1 and f["least"] <= f["median"] <= f["most"] for f in measured["figures"])
     assert measured["machine"]["cores"] >= 1

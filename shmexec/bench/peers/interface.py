@@ -15,15 +15,17 @@ class Ability(Enum):
 
     FUTURES = "no concurrent.futures.Executor"
     CHUNKS = "no chunk size"
+    POOLS = "one pool in a process"
 
 
 class Peer:
     """A pool of workers."""
 
     needs: ClassVar[tuple[str, ...]] = ()
+    module: ClassVar[str] = "concurrent.futures.process"  # that its users import
     how: ClassVar[str] = "arrays are pickled"
     shares_kept: ClassVar[bool] = False  # a kept array as an argument costs nothing, however large
-    abilities: ClassVar[frozenset[Ability]] = frozenset()
+    abilities: ClassVar[frozenset[Ability]] = frozenset({Ability.POOLS})
 
     def __init__(self, workers: int) -> None:
         self.workers = workers

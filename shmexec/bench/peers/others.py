@@ -13,6 +13,7 @@ class Joblib(Peer):
     """joblib with loky, which maps large arguments from files."""
 
     needs = ("joblib",)
+    module = "joblib"
     how = "inputs from 1 MB up are mapped from a file; results are pickled; one worker is the caller itself"
     shares_kept = True
     abilities = frozenset({Ability.CHUNKS})
@@ -51,7 +52,8 @@ class Mpire(Peer):
     """mpire.WorkerPool."""
 
     needs = ("mpire",)
-    abilities = frozenset({Ability.CHUNKS})
+    module = "mpire"
+    abilities = frozenset({Ability.CHUNKS, Ability.POOLS})
 
     def __init__(self, workers: int) -> None:
         super().__init__(workers)
@@ -87,6 +89,8 @@ class Ray(Peer):
     """Ray's tasks and object store."""
 
     needs = ("ray",)
+    module = "ray"
+    abilities = frozenset()
     how = "inputs are put into the object store once; results are read there, read-only; steps pass references"
     shares_kept = True
 
@@ -139,6 +143,7 @@ class Dask(Peer):
     """dask.distributed on this machine."""
 
     needs = ("distributed",)
+    module = "distributed"
     how = "inputs are scattered to each worker once; results come through a socket; steps pass futures"
     shares_kept = True
 
@@ -182,6 +187,7 @@ class Torch(MultiprocessingPool):
     """torch.multiprocessing: tensors over the arrays, in shared memory."""
 
     needs = ("torch",)
+    module = "torch.multiprocessing"
     how = (
         "inputs are made shared tensors once, results are moved to shared memory by the pickler; DataFrames are pickled"
     )

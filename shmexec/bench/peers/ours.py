@@ -8,6 +8,7 @@ from shmexec.bench.peers.interface import Array, FuturesPeer
 class Ours(FuturesPeer):
     """This package."""
 
+    module = "shmexec"
     how = "inputs are made shared once; results of plain NumPy"
     shares_kept = True
 

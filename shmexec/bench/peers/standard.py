@@ -30,7 +30,8 @@ class Processes(FuturesPeer):
 class MultiprocessingPool(Peer):
     """`multiprocessing.Pool`."""
 
-    abilities = frozenset({Ability.CHUNKS})
+    module = "multiprocessing.pool"
+    abilities = frozenset({Ability.CHUNKS, Ability.POOLS})
 
     def __init__(self, workers: int) -> None:
         super().__init__(workers)
