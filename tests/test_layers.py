@@ -51,6 +51,12 @@ def part_of(path):
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
+def test_the_drawing_in_contributing_has_these_layers():
+    text = (Path(__file__).parent.parent / "CONTRIBUTING.md").read_text()
+    drawing = next(block for block in text.split("```") if "< _core <" in block).removeprefix("text")
+    assert [set(layer.strip(" {}").split(" | ")) for layer in drawing.replace("\n", "").split("<")] == LAYERS
+
+
 def test_every_part_of_the_package_has_its_layer():
     assert {part_of(path) for path in files()} <= LEVEL.keys()
 
