@@ -14,6 +14,8 @@ PAGES = [
     if "\n```python\n" in path.read_text()
 ]
 
+PRINTED = ("argument 0 of", "800,000 bytes by name")  # how blocks begin that show what an example has printed
+
 
 @pytest.mark.parametrize("page", PAGES)
 def test_the_examples_of_a_page_run_in_order(page, tmp_path):
@@ -31,6 +33,13 @@ def test_the_examples_of_a_page_run_in_order(page, tmp_path):
         assert text.startswith("about ") or any(re.match(re.escape(line) + r"($|[:;,])", text) for line in printed), (
             text
         )
+
+    for block in re.findall(r"^```text\n(.*?)^```$", (ROOT / page).read_text(), re.DOTALL | re.MULTILINE):
+        if block.startswith(PRINTED):
+            for line in filter(None, block.splitlines()):
+                pattern = re.escape(line).replace(re.escape("..."), ".*")
+                pattern = re.sub(r"\d+\\ pickled", r"\\d+ pickled", pattern)  # by the version of NumPy
+                assert re.search(f"^{pattern}$", ran.stdout, re.MULTILINE), line
 
 
 PROGRAMS = [(page, n) for page in PAGES for n in range((ROOT / page).read_text().count("\n```py\n"))]
