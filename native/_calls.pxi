@@ -258,4 +258,5 @@ cdef class Withdraw:
 
 
 cdef class Start:
-    """Start a worker; then `started` or `not_started`."""
+    """Start a worker; then `started` or `not_started`, of which the first counts."""
+    cdef readonly bint is_done

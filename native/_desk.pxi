@@ -217,6 +217,26 @@ cdef class Desk:
             self.published = count
             sx_board_waiting(self.hub.hub, count)
 
+    def take_step(self, list taken not None, bint is_broken):
+        """Under the lock: the next step. What is left to do of it comes into `taken`, since a signal handler may raise as soon as
+        this returns. False: there is none.
+        """
+        if self.failed:
+            taken.extend(self.failed)
+            self.failed.clear()
+            return True
+        step = None if is_broken else self.ledger.next_step()
+        if step is None:
+            self.publish()
+            return False
+        if type(step) is Send:
+            self.send((<Send> step).seat, (<Send> step).call)
+        elif type(step) is Withdraw:
+            self.withdraw((<Withdraw> step).seat, (<Withdraw> step).call)
+        else:
+            taken.append(step)
+        return True
+
     cpdef send(self, Seat seat, Call call):
         """Under the lock: put a packed call into a worker's ring, if it is not full."""
         cdef LazyFuture future = <LazyFuture> call.future
@@ -528,6 +548,8 @@ cdef class Desk:
         """From now on this worker's answers are seen."""
         if self.crew.count == MOST_RINGS:
             raise ValueError(f"a pool has at most {MOST_RINGS} workers")
+        if seat in self.watched:
+            return
         self.watched.append(seat)
         self.channels[self.crew.count] = seat.channel.channel
         self.crew.count += 1

@@ -242,15 +242,20 @@ cdef class Ledger:
 
     # -- events: workers
 
-    def started(self, Seat seat):
+    def started(self, Start step not None, Seat seat not None):
         """A worker is coming up: it can be sent calls, which it finds when it is ready."""
-        self.starting -= 1
-        self.seats.append(seat)
+        if not step.is_done:
+            step.is_done = True
+            self.starting -= 1
+            self.seats.append(seat)
 
-    def not_started(self):
-        """No worker could be started: there are as many as there can be."""
-        self.starting -= 1
-        self.max_workers = max(1, len(self.seats) + self.starting)
+    def not_started(self, Start step not None, *, bint can_be):
+        """No worker was started; and if none can be, there are as many as there can be."""
+        if not step.is_done:
+            step.is_done = True
+            self.starting -= 1
+            if not can_be:
+                self.max_workers = max(1, len(self.seats) + self.starting)
 
     def leaving(self, Seat seat):
         """The worker takes no more calls: those that it was sent and has not answered come back."""

@@ -99,6 +99,11 @@ class Collector:
         """Start the first thread. Raises RuntimeError if there can be no more threads; then it may be tried again."""
         self._start_thread()
 
+    @property
+    def is_running(self) -> bool:
+        """Whether there are threads of it."""
+        return bool(self._threads)
+
     def is_current_thread(self) -> bool:
         """Whether this thread is on duty."""
         return self._on_duty == threading.get_ident()
@@ -116,8 +121,9 @@ class Collector:
 
     def watch(self, worker: Worker) -> None:
         """From now on this worker's answers and its death are seen."""
-        self._watched[worker.process.sentinel] = worker
-        self._epoll.register(worker.process.sentinel, select.EPOLLIN | select.EPOLLONESHOT)
+        if self._watched.get(worker.process.sentinel) is not worker:
+            self._epoll.register(worker.process.sentinel, select.EPOLLIN | select.EPOLLONESHOT)
+            self._watched[worker.process.sentinel] = worker
 
     def call(self, callback: Callable[[], None]) -> None:
         """On duty: run a callback of the user's when this thread is off duty, or in the other."""

@@ -92,7 +92,7 @@ class Crew:
         settings = self._settings
         chosen = variables(settings.threads, settings.max_workers, os.environ)
         slot = _core.reserve_slot()
-        said = None
+        said = process = None
         try:
             said = LastWords()
             channel = _core.Channel.create(slot, self._hub)
@@ -107,13 +107,16 @@ class Crew:
                 is_registered(),
             )
             process = self._launch(head, f"SharedExecutor-{number}", said.end, as_replacement)
+            said.hand_out()
+            return Worker(process, channel, slot, _core.Seat(number, channel, shipped()), said)
         except BaseException:
+            if process is not None:  # Ctrl-C
+                process.kill()
+                process.join()
             if said is not None:
                 said.close()
             _core.reap_slot(slot)
             raise
-        said.hand_out()
-        return Worker(process, channel, slot, _core.Seat(number, channel, shipped()), said)
 
     def _launch(self, head: WorkerHead, name: str, said: int, as_replacement: bool) -> WorkerProcess:
         settings = self._settings

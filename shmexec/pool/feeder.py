@@ -1,7 +1,7 @@
 """Takes the ledger's next steps: calls are pickled and sent, workers started.
 
 Some facts: pickling runs users' code, and a start of a worker takes milliseconds; a thread that lives when the process
-forks may hold a lock, which is then held for ever in the child.
+forks may hold a lock, which is then held for ever in the child. A signal handler may raise between any two lines.
 What this means for us: whoever submits, or the collector, takes the steps, one after the other, and only those without
 users' code and without a wait under the lock. The collector starts after all workers that are forked.
 
@@ -11,10 +11,10 @@ Guarantee: a step that was taken from the ledger is carried out, or its call end
 from collections.abc import Callable
 from concurrent.futures import CancelledError
 from concurrent.futures.process import BrokenProcessPool
-from typing import Protocol
+from typing import Protocol, cast
 
 from shmexec import _core
-from shmexec._core import Call, Ledger, Pack, Seat, Send, Start, Withdraw
+from shmexec._core import Call, Ledger, Pack, Seat, Start
 from shmexec.errors import SharedMemoryFull
 from shmexec.pool import log
 from shmexec.pool.calls import Tally
@@ -23,12 +23,7 @@ from shmexec.pool.crew import Crew, Worker
 from shmexec.pool.endings import alike
 from shmexec.pool.packing import Packer
 
-
-class _Failed:
-    """Some calls could not be sent; now look again."""
-
-
-Step = Pack | Send | Withdraw | Start | _Failed
+Step = Pack | Start | tuple[Call, BaseException | None]  # the last: a call that could not be sent, and why
 
 
 class FeederHome(Protocol):
@@ -74,47 +69,56 @@ class Feeder:
 
     def feed(self) -> None:
         """Do what is to be done, until something else has to happen first."""
-        while (step := self._take_step()) is not None:
+        taken: list[Step] = []  # and not carried out yet
+        while True:
             try:
-                if type(step) is Pack:
-                    self._pack(step.call)
-                elif type(step) is Start:
-                    self._start()
-            except BaseException as error:  # Ctrl-C in the thread that submits: the call in its hands ends here
-                if type(step) is Pack:
-                    self._home.finish(step.call, error=error)
-                    if self._collector.is_current_thread():
-                        continue  # which gets no Ctrl-C: pickling has called sys.exit(), say
-                raise
+                if not self._take_step(taken):
+                    return
+                while taken:
+                    self._carry_out(taken[-1])
+                    taken.pop()
+            except BaseException as error:  # Ctrl-C in the thread that submits: the calls in its hands end here
+                is_packing = bool(taken) and type(taken[-1]) is Pack
+                while taken:
+                    self._give_up(taken[-1], error)
+                    taken.pop()
+                if not (is_packing and self._collector.is_current_thread()):
+                    raise  # the collector gets no Ctrl-C: pickling has called sys.exit(), say
 
-    def _take_step(self) -> Step | None:
-        """The next step, which is done already if it can be done under the lock."""
-        with self._desk.lock:
-            failed = self._desk.failed[:]
-            self._desk.failed.clear()
-            step = None if failed or self._home.broken is not None else self._ledger.next_step()
-            if type(step) is Send:
-                self._desk.send(step.seat, step.call)
-            elif type(step) is Withdraw:
-                self._desk.withdraw(step.seat, step.call)
-            if step is None:
-                self._desk.publish()
-            start_collector = step is None and not failed and bool(self._workers) and not self.is_collecting
-            self.is_collecting |= start_collector
-        if start_collector:
-            self._start_collector()
-        for call, error in failed:
+    def _take_step(self, taken: list[Step]) -> bool:
+        """Whether there was one; what can be done under the lock is done, the rest is in `taken`."""
+        try:
+            with self._desk.lock:
+                found = self._desk.take_step(taken, self._home.broken is not None)
+                start_collector = not found and bool(self._workers) and not self.is_collecting
+                self.is_collecting |= start_collector
+            if start_collector:
+                self._collector.start()
+        except BaseException:  # no more threads, or Ctrl-C: the next call tries again, and so does the end
+            with self._desk.lock:
+                self.is_collecting = self._collector.is_running
+            raise
+        return found
+
+    def _carry_out(self, step: Step) -> None:
+        if type(step) is Pack:
+            self._pack(step.call)
+        elif type(step) is Start:
+            with log.put_off(self._home.call_later):
+                self._start(step)
+        else:  # a call that could not be sent
+            call, error = cast("tuple[Call, BaseException | None]", step)
             if error is not None or not call.future.begin():
                 self._home.finish(call, error=error)
-        return _Failed() if failed else step
 
-    def _start_collector(self) -> None:
-        try:
-            self._collector.start()
-        except BaseException:  # no more threads: the next call tries again, and so does the end
+    def _give_up(self, step: Step, error: BaseException) -> None:
+        if type(step) is Pack:
+            self._home.finish(step.call, error=error)
+        elif type(step) is Start:
             with self._desk.lock:
-                self.is_collecting = False
-            raise
+                self._ledger.not_started(step, can_be=True)
+        else:
+            self._carry_out(step)
 
     def _pack(self, call: Call) -> None:
         """Pickle a call, in the present thread."""
@@ -139,19 +143,13 @@ class Feeder:
         if error is not None:
             self._home.finish(call, error=error)
 
-    def _start(self) -> None:
-        with log.put_off(self._home.call_later):
-            self._start_one()
-
-    def _start_one(self) -> None:
+    def _start(self, step: Start) -> None:
         try:
             worker = self._crew.start(as_replacement=self.is_collecting)
-        except BaseException as error:
+        except Exception as error:
             with self._desk.lock:
-                self._ledger.not_started()
+                self._ledger.not_started(step, can_be=False)
                 alone = not self._workers
-            if not isinstance(error, Exception):  # Ctrl-C: not the machine's fault
-                raise
             if alone:
                 reason = BrokenProcessPool(f"no worker process could be started: {error}")
                 reason.__cause__ = error
@@ -159,12 +157,20 @@ class Feeder:
             else:
                 log.tell(self._home.call_later, log.WARNING, "no more worker processes can be started: %s", error)
             return
-        with self._desk.lock:
-            self._tally.workers_started += 1
-            self._workers[worker.seat] = worker
-            self._ledger.started(worker.seat)
-            self._ledger.eager = self._crew.forks
-            self._desk.watch(worker.seat)
-            self._collector.watch(worker)
+        try:
+            self._enlist(worker, step)
+        except BaseException:  # Ctrl-C: it is there all the same
+            self._enlist(worker, step)
+            raise
         pid, name = worker.process.pid, worker.process.name
         log.tell(self._home.call_later, log.INFO, "worker process %d (%s) started by %s", pid, name, self._crew.method)
+
+    def _enlist(self, worker: Worker, step: Start) -> None:
+        """It is one of the workers from now on; may be repeated."""
+        with self._desk.lock:
+            self._workers[worker.seat] = worker
+            self._desk.watch(worker.seat)
+            self._collector.watch(worker)
+            self._ledger.eager = self._crew.forks
+            self._tally.workers_started += not step.is_done
+            self._ledger.started(step, worker.seat)

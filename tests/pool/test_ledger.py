@@ -37,7 +37,7 @@ class Pool:
             names.append(type(step).__name__)
             if isinstance(step, Start):
                 self.seats.append(Seat(len(self.seats)))
-                self.ledger.started(self.seats[-1])
+                self.ledger.started(step, self.seats[-1])
             elif isinstance(step, Pack):
                 self.ledger.packed(step.call)
             elif isinstance(step, Send):
@@ -205,9 +205,10 @@ def test_a_blocked_call_waits_until_it_is_unblocked():
 def test_without_memory_nothing_is_packed_until_a_call_has_ended():
     pool = Pool(1)
     first, second, third = pool.submit(3)
-    assert isinstance(pool.ledger.next_step(), Start)
+    step = pool.ledger.next_step()
+    assert isinstance(step, Start)
     pool.seats.append(Seat(0))
-    pool.ledger.started(pool.seats[0])
+    pool.ledger.started(step, pool.seats[0])
     pool.ledger.packed(pool.ledger.next_step().call)
     sending = pool.ledger.next_step()
     pool.ledger.sent(sending.seat, sending.call)
@@ -240,9 +241,9 @@ def test_a_call_can_end_wherever_it_is(where):
     call = make_call(1)
     pool.ledger.submit(call, where == "blocked")
     if where in ("packing", "packed", "sent"):
-        pool.ledger.next_step()
+        step = pool.ledger.next_step()
         pool.seats.append(Seat(0))
-        pool.ledger.started(pool.seats[0])
+        pool.ledger.started(step, pool.seats[0])
         pool.ledger.next_step()
     if where in ("packed", "sent"):
         pool.ledger.packed(call)
@@ -260,17 +261,28 @@ def test_a_start_that_fails_is_not_tried_again_while_others_are_there():
     pool.submit(1)
     pool.run()
     pool.submit(2)
-    assert isinstance(pool.ledger.next_step(), Start)
-    pool.ledger.not_started()
+    step = pool.ledger.next_step()
+    assert isinstance(step, Start)
+    pool.ledger.not_started(step, can_be=False)
     assert "Start" not in pool.run()
+
+
+def test_a_start_that_was_interrupted_is_tried_again_and_counts_once():
+    pool = Pool(1)
+    pool.submit(1)
+    step = pool.ledger.next_step()
+    assert isinstance(step, Start)
+    pool.ledger.not_started(step, can_be=True)
+    pool.ledger.not_started(step, can_be=True)
+    assert pool.run() == ["Start", "Pack", "Send"]
 
 
 def test_a_full_ring_is_left_alone_until_somebody_looks_again():
     pool = Pool(1)
     pool.submit(2)
-    pool.ledger.next_step()
+    step = pool.ledger.next_step()
     pool.seats.append(Seat(0))
-    pool.ledger.started(pool.seats[0])
+    pool.ledger.started(step, pool.seats[0])
     while isinstance(step := pool.ledger.next_step(), Pack):
         pool.ledger.packed(step.call)
     step.seat.is_full = True

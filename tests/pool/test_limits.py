@@ -29,7 +29,7 @@ class Pool:
             if isinstance(step, Start):
                 seat = Seat(self.numbers)
                 seat.is_ready = True
-                self.ledger.started(seat)
+                self.ledger.started(step, seat)
             elif isinstance(step, Pack):
                 self.ledger.packed(step.call)
             elif isinstance(step, Send):
