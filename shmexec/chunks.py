@@ -8,14 +8,43 @@ import itertools
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from queue import Empty, SimpleQueue
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 from weakref import ref
 
-from shmexec.progress import Bar, Progress, Reported, Watch, make_bar
+from shmexec.checks import checked_count
+from shmexec.progress import Bar, Progress, Reported, Watch, checked_progress, make_bar
 
 Item = tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class MapOptions:
+    """How a map goes, as `SharedExecutor.map` explains it."""
+
+    timeout: float | None
+    chunksize: int | None
+    buffersize: int | None
+    ordered: bool
+    progress: Progress
+
+    @classmethod
+    def checked(
+        cls,
+        fn: Callable[..., Any],
+        timeout: float | None,
+        chunksize: int | None,
+        buffersize: int | None,
+        ordered: bool,
+        progress: Progress,
+    ) -> Self:
+        """As users give them, with what is to be called. Raises what `SharedExecutor.map` does."""
+        if not callable(fn):
+            raise TypeError(f"fn must be a callable, not {type(fn).__name__}")
+        chunksize, buffersize = checked_count("chunksize", chunksize), checked_count("buffersize", buffersize)
+        return cls(timeout, chunksize, buffersize, bool(ordered), checked_progress(progress))
 
 
 class Waited(Protocol):
@@ -83,14 +112,7 @@ class Chunks:
             yield self.send(chunk)
 
     def results(
-        self,
-        wait: Remaining,
-        *,
-        ahead: int | None,
-        ordered: bool,
-        progress: Progress,
-        total: int | None,
-        owner: object,
+        self, options: MapOptions, wait: Remaining, iterables: Iterable[Iterable[Any]], owner: object
     ) -> Iterator[Any]:
         """Submit, and return the results.
 
@@ -98,20 +120,18 @@ class Chunks:
         ----------
         wait : Remaining
             The time for all of it.
-        ahead : int, optional
-            Chunks that are submitted before the first result is asked for. Default: all.
-        ordered : bool
-            In the order of the chunks, or as they come.
-        total : int, optional
-            Items, if that is known.
+        iterables : iterable
+            Where the items are from.
         owner : object
             Lives until a map that still takes items, or is watched, is over.
         """
+        ahead = options.buffersize
         futures = deque(self.submit(ahead))
         watch: Watch | None = None
-        if progress is not False:
-            watch = self.watch(futures, partial(make_bar, progress, self.taken if ahead is None else total))
-        results = self.in_order if ordered else self.as_they_come
+        if options.progress is not False:
+            total = self.taken if ahead is None else length(iterables)
+            watch = self.watch(futures, partial(make_bar, options.progress, total))
+        results = self.in_order if options.ordered else self.as_they_come
         found = results(futures, wait, more=ahead is not None, watch=watch)
         return found if watch is None and ahead is None else keeping(found, owner, watch)
 

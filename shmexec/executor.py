@@ -16,9 +16,8 @@ from multiprocessing.context import BaseContext
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
 
-from shmexec import exits
 from shmexec.checks import checked_count, checked_integer, checked_nanoseconds, is_boolean
-from shmexec.pool import fork_server
+from shmexec.pool import exits, fork_server
 from shmexec.standard import without_inherited
 
 if TYPE_CHECKING:
@@ -250,18 +249,10 @@ class SharedArrayProcessPoolExecutor(ProcessPoolExecutor):
         TypeError
             If `fn` is not callable, or one of them is not an integer.
         """
-        if not callable(fn):
-            raise TypeError(f"fn must be a callable, not {type(fn).__name__}")
-        from shmexec.mapping import MapOptions, map_calls
-        from shmexec.progress import checked_progress
+        from shmexec.chunks import MapOptions
+        from shmexec.mapping import map_calls
 
-        options = MapOptions(
-            timeout,
-            checked_count("chunksize", chunksize),
-            checked_count("buffersize", buffersize),
-            bool(ordered),
-            checked_progress(progress),
-        )
+        options = MapOptions.checked(fn, timeout, chunksize, buffersize, ordered, progress)
         is_own = getattr(self.submit, "__func__", None) is SharedArrayProcessPoolExecutor.submit
         return map_calls(
             self._pool,

@@ -7,34 +7,20 @@ Guarantees: the users' iterators are asked in the thread that calls `map` and it
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar, cast
 
 from shmexec import _core
-from shmexec.chunks import Chunks, Item, Remaining, Waited, keeping, length
+from shmexec.chunks import Chunks, Item, MapOptions, Remaining, Waited, keeping, length
 from shmexec.pickling.repeated import Repeated, repeated_in
 from shmexec.pool.calls import NO_LIMITS, CallLimits, MapScope
 from shmexec.pool.futures import CallFuture
 from shmexec.pool.pool import Pool
-from shmexec.progress import Progress, Reported, Watch, make_bar
+from shmexec.progress import Reported, Watch, make_bar
 from shmexec.transport.messages import DEPTH, Kind
 
 T = TypeVar("T")
 _FEW_SHORT = 256  # items: calls of numbers and short strings take 3 us each
-
-
-@dataclass(frozen=True)
-class MapOptions:
-    """How a map goes, as `SharedExecutor.map` explains it. The arguments have been checked."""
-
-    timeout: float | None = None
-    chunksize: int | None = None
-    buffersize: int | None = None
-    ordered: bool = True
-    progress: Progress = False
-    limits: CallLimits = NO_LIMITS  # of each call: an item, or a chunk
-    repeated: Repeated | None = None  # arrays that several maps and calls have in common
 
 
 def map_calls(
@@ -45,6 +31,8 @@ def map_calls(
     *,
     adapts: bool,
     owner: object,
+    limits: CallLimits = NO_LIMITS,
+    repeated: Repeated | None = None,
     submit: Callable[..., Any] | None = None,
 ) -> Iterator[T]:
     """What `SharedExecutor.map` does.
@@ -55,11 +43,15 @@ def map_calls(
         Without a chunk size it is measured; else it is 1.
     owner : object
         Lives until a map that still takes items is over.
+    limits : CallLimits
+        Of each call: an item, or a chunk.
+    repeated : Repeated, optional
+        Arrays that several maps and calls have in common.
     submit : callable, optional
         What a subclass, or a program, has put in the place of the executor's: all calls go through it.
     """
     wait = Remaining(options.timeout)
-    scope = MapScope(options.repeated or repeated_in(iterables))
+    scope = MapScope(repeated or repeated_in(iterables))
     items: Iterator[Item] = zip(*iterables, strict=False)
     ahead = options.buffersize
     found: Iterator[Any]
@@ -83,17 +75,10 @@ def map_calls(
         size = options.chunksize or 1
         chunks: Chunks
         if submit is None:
-            chunks = _PoolChunks(pool, fn, scope, items, size, options.limits)
+            chunks = _PoolChunks(pool, fn, scope, items, size, limits)
         else:
             chunks = _SubmittedChunks(pool, fn, submit, items, size)
-        found = chunks.results(
-            wait,
-            ahead=ahead,
-            ordered=options.ordered,
-            progress=options.progress,
-            total=length(iterables) if options.progress is not False else None,
-            owner=owner,
-        )
+        found = chunks.results(options, wait, iterables, owner)
     return cast("Iterator[T]", found)
 
 

@@ -4,12 +4,11 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from typing import Any, ParamSpec, Protocol, TypeVar, overload
 
-from shmexec.checks import checked_count
-from shmexec.mapping import MapOptions, map_calls
+from shmexec.chunks import MapOptions
+from shmexec.mapping import map_calls
 from shmexec.pickling.repeated import CopiedOnce
 from shmexec.pool.calls import NO_LIMITS, CallLimits, MapScope
 from shmexec.pool.pool import Pool
-from shmexec.progress import checked_progress
 from shmexec.transport.messages import Kind
 
 P = ParamSpec("P")
@@ -88,7 +87,7 @@ class LimitedExecutor(Executor):
 
         `timeout` is for the whole map, as ever: it raises in the iterator, and ends nothing that runs.
         """
-        if self._is_plain or not callable(fn):
+        if self._is_plain:
             return self._owner.map(
                 fn,
                 *iterables,
@@ -98,16 +97,11 @@ class LimitedExecutor(Executor):
                 ordered=ordered,
                 progress=progress,
             )
-        options = MapOptions(
-            timeout,
-            checked_count("chunksize", chunksize),
-            checked_count("buffersize", buffersize),
-            bool(ordered),
-            checked_progress(progress),
-            self._limits,
-            None if self._scope is None else self._scope.repeated,
+        options = MapOptions.checked(fn, timeout, chunksize, buffersize, ordered, progress)
+        repeated = None if self._scope is None else self._scope.repeated
+        return map_calls(
+            self._pool, fn, iterables, options, adapts=False, owner=self, limits=self._limits, repeated=repeated
         )
-        return map_calls(self._pool, fn, iterables, options, adapts=False, owner=self)
 
     def cancel(self, future: Any) -> bool:
         """As `SharedExecutor.cancel`."""

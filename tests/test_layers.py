@@ -19,7 +19,7 @@ LAYERS = [
     {"transport", "chunks"},
     {"worker", "pool"},
     {"mapping"},
-    {"options", "exits"},
+    {"options"},
     {"executor", "measure", "heaps"},
     {"integrations", "batch", "demo", "bench", "top"},
     {"__main__"},

@@ -35,14 +35,14 @@ try:
 except ImportError as error:
     raise ImportError("shmexec.integrations.distributed needs Dask: pip install 'shmexec[distributed]'") from error
 
-from shmexec.checks import checked_count, checked_integer, checked_nanoseconds
-from shmexec.chunks import Chunks, Item, Remaining, Waited, length
+from shmexec.checks import checked_integer, checked_nanoseconds
+from shmexec.chunks import Chunks, Item, MapOptions, Remaining, Waited
 from shmexec.integrations.cluster_calls import Cluster, ClusterFuture, Input
 from shmexec.integrations.cluster_machine import SharedExecutorPlugin, stats_of_pool
 from shmexec.integrations.parcels import BIG, pack
 from shmexec.pickling.failures import name_of
 from shmexec.pool.stats import PoolStats
-from shmexec.progress import Progress, Reported, checked_progress
+from shmexec.progress import Progress, Reported
 
 T = TypeVar("T")
 
@@ -86,19 +86,10 @@ class _Calls(Executor):
         progress: Progress = False,
     ) -> Iterator[T]:
         """As `SharedExecutor.map`; the default `chunksize` is 1."""
-        if not callable(fn):
-            raise TypeError(f"fn must be a callable, not {type(fn).__name__}")
-        size, ahead = checked_count("chunksize", chunksize) or 1, checked_count("buffersize", buffersize)
-        checked_progress(progress)
-        chunks = _ClusterChunks(self._executor, fn, zip(*iterables, strict=False), size, self._limits)
-        return chunks.results(
-            Remaining(timeout),
-            ahead=ahead,
-            ordered=bool(ordered),
-            progress=progress,
-            total=length(iterables) if progress is not False else None,
-            owner=self,
-        )
+        options = MapOptions.checked(fn, timeout, chunksize, buffersize, ordered, progress)
+        wait, items = Remaining(timeout), zip(*iterables, strict=False)
+        chunks = _ClusterChunks(self._executor, fn, items, options.chunksize or 1, self._limits)
+        return chunks.results(options, wait, iterables, self)
 
     def cancel(self, future: Future[Any]) -> bool:
         """Cancel a call of this executor, also if it runs: then the machine ends the process in which it does.

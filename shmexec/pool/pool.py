@@ -16,7 +16,6 @@ import itertools
 import os
 import threading
 import time
-import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError
@@ -26,7 +25,7 @@ from typing import Any
 from shmexec import _core
 from shmexec._core import Call, CallState, Ledger, Packed, Seat, Unread, Verdict
 from shmexec.pickling import failures
-from shmexec.pool import fork_server, log
+from shmexec.pool import exits, fork_server, log
 from shmexec.pool.answers import Answers, set_outcome
 from shmexec.pool.calls import NO_LIMITS, CallLimits, MapScope, Tally
 from shmexec.pool.collector import END, Collector
@@ -53,7 +52,6 @@ _LIMIT_GRACE = 5.0  # and a worker whose call has run out of time, or was cancel
 _REFUSAL_GRACE = 10.0  # and one whose initializer has failed
 
 _pool_numbers = itertools.count()
-_pools: "weakref.WeakSet[Pool]" = weakref.WeakSet()
 
 
 class Pool:
@@ -104,7 +102,7 @@ class Pool:
         self._feeder = Feeder(
             self.desk, self._ledger, self._packer, self._crew, self._collector, self._workers, self.tally, self
         )
-        _pools.add(self)
+        exits.pools.add(self)
         self._crew.prepare()
 
     # ---- for the executor ------------------------------------------------------------------------
@@ -228,7 +226,7 @@ class Pool:
             self._later(lambda: self.shutdown(wait=False, cancel_futures=cancel_futures))
             return
         # what ends may log, or need what this thread has: of another pool, if it is a finalizer that asks
-        wait = wait and not log.is_telling() and not any(pool.desk.lock.is_mine() for pool in list(_pools))
+        wait = wait and not log.is_telling() and not any(pool.desk.lock.is_mine() for pool in list(exits.pools))
         cancelled: list[Call] = []
         with self.desk.lock:
             first, self._closing = not self._closing, True

@@ -15,13 +15,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from shmexec.pool.pool import Pool
 
-_pools: "weakref.WeakSet[Pool]" = weakref.WeakSet()
+pools: "weakref.WeakSet[Pool]" = weakref.WeakSet()  # of this process
 _registered_in = 0  # the process whose exit ends its pools
 
 
 def register(executor: object, pool: "Pool") -> "weakref.finalize[..., Any]":
     """Shut the pool down when the executor is garbage, or the process ends; the first of these can be called off."""
-    _pools.add(pool)
     finalizer = weakref.finalize(executor, _abandon, pool)
     finalizer.atexit = False
     _register_exit()
@@ -35,10 +34,10 @@ def _abandon(pool: "Pool") -> None:
 
 
 def _end_pools() -> None:
-    pools = [pool for pool in list(_pools) if pool.is_owned]
-    for pool in pools if _was_interrupted() else ():
+    left = [pool for pool in list(pools) if pool.is_owned]
+    for pool in left if _was_interrupted() else ():
         pool.interrupt()
-    for pool in pools:
+    for pool in left:
         pool.shutdown(wait=True, cancel_futures=False)
 
 
@@ -57,9 +56,9 @@ def _register_exit() -> None:
 
 
 def _forget_in_child() -> None:
-    for pool in list(_pools):
+    for pool in list(pools):
         pool.forget_in_child()
-    _pools.clear()
+    pools.clear()
 
 
 os.register_at_fork(after_in_child=_forget_in_child)
