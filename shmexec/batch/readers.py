@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from shmexec.batch.errors import NotRead
+from shmexec.image_files import read_npy, read_picture, read_tiff
 
 STORE = ".zarr"
 _TIFF = (".tif", ".tiff")
@@ -55,13 +56,12 @@ def read(path: str) -> Any:
         raise NotRead(f"is not of a kind that is read: {', '.join(_KNOWN)}")
     try:
         if suffix == ".npy":
-            with open(path, "rb") as file:  # not np.load: it takes what is not .npy for a pickle, and says so
-                return np.lib.format.read_array(file, allow_pickle=False)
+            return read_npy(path)
         if suffix == ".npz":
             return _read_npz(path)
         if is_store(path):
             return _read_store(path)
-        return _read_tiff(path) if suffix in _TIFF else _read_image(path)
+        return read_tiff(path) if suffix in _TIFF else read_picture(path)
     except MemoryError as error:
         raise NotRead(f"does not fit in memory: {error}")
     except OSError as error:
@@ -77,29 +77,6 @@ def _read_npz(path: str) -> dict[str, Any]:
         raise NotRead("cannot be read: not an .npz archive")
     with np.load(path, allow_pickle=False) as archive:
         return {name: archive[name] for name in archive.files}
-
-
-def _read_tiff(path: str) -> Any:
-    if not importlib.util.find_spec("tifffile"):
-        return _read_image(path)
-    import tifffile
-
-    try:
-        return tifffile.imread(path)
-    except ValueError as error:
-        if "imagecodecs" not in str(error):
-            raise
-        return _read_image(path)  # compressed: Pillow brings the usual decoders along
-
-
-def _read_image(path: str) -> Any:
-    from PIL import Image
-
-    Image.MAX_IMAGE_PIXELS = None  # what Pillow calls a decompression bomb is a large scan here
-    with Image.open(path) as image:
-        if image.mode in ("P", "PA", "CMYK", "YCbCr", "LAB", "HSV"):
-            return np.array(image.convert("RGB"))
-        return np.array(image)
 
 
 def _read_store(path: str) -> Any:

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tifffile
 from numpy.typing import NDArray
 from PIL import Image
+
+from shmexec.image_files import read_npy, read_picture, read_tiff
 
 PHOTOGRAPHS = (  # colour, and in scikit-image's wheel itself: its others would have to be downloaded
     "astronaut.png",
@@ -24,8 +25,6 @@ PHOTOGRAPHS = (  # colour, and in scikit-image's wheel itself: its others would 
     "ihc.png",
 )
 SUFFIXES = (".npy", ".npz", ".png", ".jpg", ".jpeg", ".tif", ".tiff")
-
-Image.MAX_IMAGE_PIXELS = None  # what Pillow calls a decompression bomb is a large photograph here
 
 
 @dataclass(frozen=True)
@@ -123,11 +122,11 @@ def _arrays_in(path: Path) -> Iterator[tuple[str, Any]]:
     if kind == ".npz":
         yield from _arrays_in_npz(path)
     elif kind == ".npy":
-        yield path.name, lambda: _read_npy(path)
+        yield path.name, lambda: read_npy(path)
     elif kind in (".tif", ".tiff"):
-        yield path.name, lambda: _read_tif(path)
+        yield path.name, lambda: read_tiff(path)
     else:
-        yield path.name, lambda: _read_image(path)
+        yield path.name, lambda: read_picture(path)
 
 
 def _arrays_in_npz(path: Path) -> Iterator[tuple[str, Any]]:
@@ -156,28 +155,6 @@ def _raiser(error: Exception) -> Any:
         raise error
 
     return read
-
-
-def _read_npy(path: Path) -> NDArray[Any]:
-    with path.open("rb") as file:  # not np.load: it takes what is not .npy for a pickle, and says so
-        return np.lib.format.read_array(file, allow_pickle=False)
-
-
-def _read_tif(path: Path) -> NDArray[Any]:
-    try:
-        array: NDArray[Any] = tifffile.imread(path)
-    except ValueError as error:
-        if "imagecodecs" not in str(error):
-            raise
-        return _read_image(path)  # compressed: Pillow brings the usual decoders along
-    return array
-
-
-def _read_image(path: Path) -> NDArray[Any]:
-    with Image.open(path) as image:
-        if image.mode in ("P", "PA", "CMYK", "YCbCr", "LAB", "HSV"):
-            return np.array(image.convert("RGB"))
-        return np.array(image)
 
 
 def as_picture(values: NDArray[Any]) -> NDArray[Any]:
