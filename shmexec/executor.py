@@ -5,10 +5,7 @@ pool, with NumPy and the pickler, is imported meanwhile: where it is needed, not
 """
 
 import contextlib
-import importlib.util
-import multiprocessing
 import os
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from concurrent.futures.process import ProcessPoolExecutor
@@ -18,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
 
 from shmexec.checks import checked_count, checked_integer, checked_nanoseconds, is_boolean
 from shmexec.pool import exits, fork_server
+from shmexec.pool.starting import checked_context, checked_modules, default_method
 from shmexec.standard import without_inherited
 
 if TYPE_CHECKING:
@@ -114,8 +112,8 @@ class SharedArrayProcessPoolExecutor(ProcessPoolExecutor):
             raise TypeError(f"shared_results must be True or False, not {type(shared_results).__name__}")
         limit = checked_count("max_bytes", max_bytes)
         threads = checked_count("worker_threads", worker_threads)
-        modules = fork_server.with_workers_modules(_checked_modules(preload))
-        context, method = _checked_context(mp_context, tasks)
+        modules = fork_server.with_workers_modules(checked_modules(preload))
+        context, method = checked_context(mp_context, tasks)
         if not isinstance(initargs, Iterable):
             raise TypeError(f"initargs must be a tuple, not {type(initargs).__name__}")
         if limit is not None:
@@ -137,7 +135,7 @@ class SharedArrayProcessPoolExecutor(ProcessPoolExecutor):
                 bool(shared_results),
                 threads,
                 self._max_workers,
-                may_fork=mp_context is None and tasks is None and _default_method() == "fork",
+                may_fork=mp_context is None and tasks is None and default_method() == "fork",
                 preload=modules,
             )
             self._pool = Pool(self._max_workers, settings, breaks=self._breaks)
@@ -409,38 +407,7 @@ def _set_limit(limit: int) -> None:
     _core.set_limit(limit)
 
 
-def _checked_context(context: BaseContext | None, max_tasks: int | None) -> tuple[BaseContext, str]:
-    """The context, and its start method."""
-    if context is None:  # what is made by these can be passed to workers of our own fork server
-        return multiprocessing.get_context("forkserver" if max_tasks is None else "spawn"), "forkserver"
-    if not callable(getattr(context, "get_start_method", None)):
-        raise TypeError(f"mp_context must be a multiprocessing context, not {type(context).__name__}")
-    method = context.get_start_method(allow_none=True) or _default_method()
-    if method not in fork_server.METHODS:
-        raise ValueError(f"mp_context must start by one of {', '.join(fork_server.METHODS)}, not {method!r}")
-    if method == "fork" and max_tasks is not None:
-        raise ValueError(
-            "max_tasks_per_child is incompatible with the 'fork' multiprocessing start method; supply a different"
-            " mp_context."
-        )
-    return context, method
-
-
-def _checked_modules(names: Sequence[str]) -> Sequence[str]:
-    if isinstance(names, str) or not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
-        raise TypeError(f"preload must be a sequence of names of modules, not {names!r:.60}")
-    for name in names:
-        if name not in sys.modules and importlib.util.find_spec(name.partition(".")[0]) is None:
-            raise ModuleNotFoundError(f"preload names a module that is not there: {name!r}", name=name)
-    return names
-
-
 def _usable_cpus() -> int:
     """As the standard library counts them; from 3.13 on they can be set."""
     counted: Callable[[], int | None] | None = getattr(os, "process_cpu_count", None)
     return len(os.sched_getaffinity(0)) if counted is None else counted() or 1
-
-
-def _default_method() -> str:
-    """How the standard library's pool would start its workers; it stays undecided if it is."""
-    return multiprocessing.get_start_method(allow_none=True) or multiprocessing.get_all_start_methods()[0]
