@@ -68,7 +68,7 @@ def test_ctrl_c_loses_no_call_wherever_it_comes():
         executor.submit(np.sum, np.ones(10)).result()
         while interrupted(executor, number):
             number += 1
-    assert number > 10
+    assert number > 5
 
 
 def test_ctrl_c_loses_no_start_of_a_worker_wherever_it_comes():
@@ -79,4 +79,4 @@ def test_ctrl_c_loses_no_start_of_a_worker_wherever_it_comes():
             with SharedExecutor(1) as executor:
                 found = interrupted(executor, number)
                 number += found
-    assert number > 10
+    assert number > 5
