@@ -12,7 +12,7 @@ PACKAGE = Path(find_spec("shmexec").origin).parent
 
 # what stands further right may import what stands further left; those in one place never import each other
 LAYERS = [
-    {"deaths", "quantities", "image_files"},
+    {"deaths", "image_files", "quantities"},
     {"errors", "checks", "standard"},
     {"_core"},
     {"arrays", "pickling", "reports", "progress"},
