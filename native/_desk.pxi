@@ -13,6 +13,7 @@
 #
 # `backlog` holds what is left for the collector: (seat, message), (future, unread value), or a future that has callbacks.
 
+import os
 import pickle
 import types
 
@@ -31,6 +32,7 @@ cdef enum:
     KIND_RESULT = 5
     KIND_ATOM = 10
     LONGEST_ATOMS = 2048
+    PATIENCE = 1000000  # nanoseconds until a worker is woken for calls that wait behind others
     MOST_KNOWN = 256
     MOST_ANSWERS = 512  # in one go: then others may have the GIL
 
@@ -93,6 +95,8 @@ cdef class Desk:
     cdef object leading               # what it leads for: a Watch
     cdef bint is_wanted               # by the collector, which cannot be refused
     cdef int64_t alarm                # when the collector has to look at a call with a limit; -1: never
+    cdef readonly int timer           # a descriptor, which who collects closes
+    cdef bint is_timed                # it is set
     cdef bint has_ended               # the event is closed, or this is a forked child
 
     def __init__(self, Hub hub, Ledger ledger, future_type, pool, feed):
@@ -103,6 +107,7 @@ cdef class Desk:
         self.failed = []
         self.is_open = True
         self.hub = hub
+        ledger.cores = hub.cores
         self.future_type, self.pool, self.feed = future_type, pool, feed
         self.known = {}
         self.watched = []
@@ -113,6 +118,9 @@ cdef class Desk:
         memset(&self.looks, 0, sizeof(self.looks))
         self.holder = NOBODY
         self.alarm = -1
+        self.timer = sx_timer_create()
+        if self.timer < 0:
+            raise OSError(-self.timer, os.strerror(-self.timer))
         sx_hub_leave(hub.hub, &self.crew, hub.event)
 
     # ---- calls
@@ -182,7 +190,15 @@ cdef class Desk:
         try:
             return self.pump()
         finally:
+            self.keep_time()
             self.lock.drop()
+
+    cdef void keep_time(self) noexcept:
+        """Under the lock: calls that wait behind others, while a worker sleeps, do so for a millisecond at most."""
+        if self.ledger.is_sparing and not (self.is_timed or self.has_ended):
+            self.is_timed = True
+            sx_timer_set(self.timer, PATIENCE)
+        self.ledger.is_sparing = False
 
     cdef bint pump(self):
         """Under the lock: hand out what is packed. True: there is something to do in Python."""
@@ -226,6 +242,7 @@ cdef class Desk:
             self.failed.clear()
             return True
         step = None if is_broken else self.ledger.next_step()
+        self.keep_time()
         if step is None:
             self.publish()
             return False
@@ -315,6 +332,7 @@ cdef class Desk:
                 self.withdraw(call.seat, call)
                 rest = call.state == SENT and self.pump()  # for those that were taken back before it
         finally:
+            self.keep_time()
             self.lock.drop()
         if rest:
             self.call_collector()
@@ -567,6 +585,12 @@ cdef class Desk:
         return self.find(seat, number)
 
     # ---- limits
+
+    def on_timer(self):
+        """Calls may have waited behind others for a millisecond."""
+        with self.lock:
+            self.is_timed = False
+            self.ledger.hurry()
 
     def set_alarm(self):
         """Under the lock: the time at which to look at the next call with a limit is what the ledger says."""

@@ -4,12 +4,23 @@
 
 #include "futex.h"
 #include <errno.h>
+#include <sys/timerfd.h>
 #include <unistd.h>
 
 void sx_event_write(int event_fd) {
     uint64_t one = 1;
     while (write(event_fd, &one, sizeof one) < 0 && errno == EINTR)
         ;
+}
+
+int sx_timer_create(void) {
+    int timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+    return timer_fd < 0 ? -errno : timer_fd;
+}
+
+void sx_timer_set(int timer_fd, uint64_t nanoseconds) {
+    struct itimerspec when = {.it_value.tv_nsec = (long)nanoseconds};
+    timerfd_settime(timer_fd, 0, &when, NULL);
 }
 
 int sx_crew_has_answer(const sx_crew_t *crew) {

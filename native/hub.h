@@ -50,6 +50,8 @@ typedef struct {
 int sx_crew_has_answer(const sx_crew_t *crew);
 
 void sx_event_write(int event_fd);
+int sx_timer_create(void); /* a descriptor that can be read when its time is over; or -errno */
+void sx_timer_set(int timer_fd, uint64_t nanoseconds); /* from now, once */
 int sx_hub_ring(sx_hub_t *hub, int event_fd); /* a worker, after publishing an answer; 1: somebody had to be woken */
 
 void sx_hub_take(sx_hub_t *hub);

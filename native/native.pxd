@@ -198,6 +198,7 @@ cdef extern from "ring.h" nogil:
         SX_WOKEN
         SX_WOKEN_AFTER_PAUSE
     uint64_t sx_now()
+    bint sx_channel_is_awake(sx_heap_t *heap, const sx_channel_t *channel)
     int sx_channel_wait(sx_heap_t *heap, sx_channel_t *channel, sx_wait_t *how, uint32_t seen, int64_t nanoseconds)
 
 cdef extern from "board.h" nogil:
@@ -232,6 +233,8 @@ cdef extern from "hub.h" nogil:
         uint32_t count
     int sx_crew_has_answer(const sx_crew_t *crew)
     void sx_event_write(int event_fd)
+    int sx_timer_create()
+    void sx_timer_set(int timer_fd, uint64_t nanoseconds)
     int sx_hub_ring(sx_hub_t *hub, int event_fd)
     void sx_hub_take(sx_hub_t *hub)
     void sx_hub_leave(sx_hub_t *hub, const sx_crew_t *crew, int event_fd)

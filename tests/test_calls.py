@@ -5,6 +5,7 @@ import gc
 import itertools
 import operator
 import threading
+import time
 from concurrent import futures
 
 import faults
@@ -360,3 +361,19 @@ def test_many_threads_submit_at_once(executor):
     for thread in threads:
         thread.join()
     assert not failures
+
+
+def test_a_call_that_waits_behind_one_that_takes_long_unexpectedly_wakes_a_worker(make_executor, gate):
+    """Calls have been short; this one waits for the next, which would have been too little to wake a worker for."""
+    executor = make_executor(2)
+    entered, opened, free = gate("entered"), gate("opened"), gate("free")
+    free.open(1000)
+    for _ in range(5):
+        assert list(executor.map(abs, range(-100, 0), chunksize=1))
+        while not all(seat.sleeps() for seat in executor._pool.desk.ledger.seats):
+            time.sleep(0.001)
+        first = executor.submit(tasks.pass_gates, entered, opened, "first")
+        others = [executor.submit(tasks.pass_gates, opened, free, i) for i in range(2)]
+        opened.wait_open()  # nobody asks for a result
+        assert first.result() == "first"
+        assert [other.result() for other in others] == [0, 1]

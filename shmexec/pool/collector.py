@@ -82,6 +82,7 @@ class Collector:
         self._on_failure = on_failure
         self._epoll = select.epoll()
         self._epoll.register(event, select.EPOLLIN | select.EPOLLET)
+        self._epoll.register(desk.timer, select.EPOLLIN | select.EPOLLET)
         self._watched: dict[int, Worker] = {}  # by pidfd; changed by one thread at a time, under the pool's lock
         self._dead: list[Worker] = []  # not judged yet
         self._name = name
@@ -142,6 +143,7 @@ class Collector:
         """Give the descriptors back; the threads have ended, or were never started."""
         self._epoll.close()
         os.close(self._event)
+        os.close(self._desk.timer)
         # and let go of the pool, which has this object: else both would wait for the collection of garbage
         del self._on_backlog, self._on_death, self._on_time, self._on_round, self._on_failure
 
@@ -190,7 +192,9 @@ class Collector:
         """On duty: deal with what there is, until nothing comes or there are callbacks to run."""
         try:
             for descriptor, _ in ready:
-                if descriptor != self._event:
+                if descriptor == self._desk.timer:
+                    self._desk.on_timer()
+                elif descriptor != self._event:
                     self._epoll.unregister(descriptor)
                     self._dead.append(self._watched.pop(descriptor))
             self._desk.try_collect()

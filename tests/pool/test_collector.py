@@ -16,6 +16,9 @@ class Desk:
 
     is_due = False
 
+    def __init__(self) -> None:
+        self.timer = os.eventfd(0, os.EFD_CLOEXEC)
+
     def try_collect(self) -> None: ...
     def spin(self) -> bool:
         return False

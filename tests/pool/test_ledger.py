@@ -290,3 +290,116 @@ def test_a_full_ring_is_left_alone_until_somebody_looks_again():
     assert not isinstance(pool.ledger.next_step(), Send)
     pool.ledger.look_again()
     assert pool.ledger.next_step().call is step.call
+
+
+# ---- workers that sleep ---------------------------------------------------------------------------
+
+
+class Sleeper(Seat):
+    is_asleep = False
+
+    def sleeps(self):
+        return self.is_asleep
+
+
+def short_calls_on_two(asleep=(False, True), depth=2):
+    """Calls take a microsecond; two workers, of which the first has answered last."""
+    pool = Pool(depth=depth)
+    for number in range(2):
+        pool.submit()
+        start = pool.ledger.next_step()
+        assert isinstance(start, Start)
+        pool.seats.append(Sleeper(number))
+        pool.ledger.started(start, pool.seats[-1])
+    pool.run()
+    for seat in reversed(pool.seats):
+        pool.ledger.ended(seat.sent[0])
+        pool.ledger.note(1000.0)
+    for seat, is_asleep in zip(pool.seats, asleep, strict=True):
+        seat.is_asleep = is_asleep
+    return pool
+
+
+def test_a_short_call_waits_behind_another_rather_than_wake_a_worker():
+    pool = short_calls_on_two()
+    pool.submit(2)
+    assert pool.run() == ["Pack", "Send", "Pack", "Send"]
+    assert [len(seat.sent) for seat in pool.seats] == [2, 0]
+
+
+def test_a_worker_that_is_awake_gets_it():
+    pool = short_calls_on_two(asleep=(False, False))
+    pool.submit(2)
+    pool.run()
+    assert [len(seat.sent) for seat in pool.seats] == [1, 1]
+
+
+def test_a_call_that_would_take_long_wakes_a_worker():
+    pool = short_calls_on_two()
+    for _ in range(20):
+        pool.ledger.note(20_000.0)
+    pool.submit(2)
+    pool.run()
+    assert [len(seat.sent) for seat in pool.seats] == [1, 1]
+
+
+@pytest.mark.parametrize(("cores", "behind"), [(3, 10), (2, 19)])
+def test_a_call_that_would_wait_for_long_wakes_a_worker_if_there_is_a_core_for_it(cores, behind):
+    pool = short_calls_on_two(depth=100)
+    pool.ledger.cores = cores
+    for _ in range(20):
+        pool.ledger.note(5001.0)
+    pool.submit(19)
+    while not pool.seats[1].sent and (step := pool.ledger.next_step()) is not None:
+        if isinstance(step, Pack):
+            pool.ledger.packed(step.call)
+        else:
+            pool.ledger.sent(step.seat, step.call)
+    assert len(pool.seats[0].sent) == behind
+
+
+def test_when_nobody_knows_how_long_calls_take_a_worker_is_woken():
+    pool = Pool()
+    pool.submit(2)
+    while (step := pool.ledger.next_step()) is not None:
+        if isinstance(step, Start):
+            pool.seats.append(Sleeper(len(pool.seats)))
+            pool.ledger.started(step, pool.seats[-1])
+            pool.seats[-1].is_asleep = len(pool.seats) == 2
+        elif isinstance(step, Pack):
+            pool.ledger.packed(step.call)
+        else:
+            pool.ledger.sent(step.seat, step.call)
+    assert [len(seat.sent) for seat in pool.seats] == [1, 1]
+
+
+def test_calls_that_have_waited_for_too_long_wake_a_worker():
+    pool = short_calls_on_two()
+    pool.submit(2)
+    pool.run()
+    assert pool.run() == []
+    pool.ledger.hurry()
+    assert pool.run() == ["Withdraw", "Send"]
+    assert [len(seat.sent) for seat in pool.seats] == [1, 1]
+    assert pool.run() == []
+
+
+def test_a_call_of_a_worker_that_is_not_awake_yet_goes_to_one_that_is_idle():
+    pool = short_calls_on_two(asleep=(True, True))
+    pool.submit()
+    pool.run()
+    assert [len(seat.sent) for seat in pool.seats] == [1, 0]
+    pool.seats[1].is_asleep = False
+    assert pool.run() == ["Withdraw", "Send"]
+    assert [len(seat.sent) for seat in pool.seats] == [0, 1]
+    pool.seats[0].is_asleep = False
+    assert pool.run() == [], "it runs it"
+
+
+def test_when_all_sleep_one_is_woken_and_no_call_goes_back_and_forth():
+    pool = short_calls_on_two(asleep=(True, True))
+    pool.submit(2)
+    pool.run()
+    assert [len(seat.sent) for seat in pool.seats] == [2, 0]
+    pool.ledger.hurry()
+    assert pool.run() == [], "its wake is under way"
