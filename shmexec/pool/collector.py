@@ -5,7 +5,8 @@ Some facts: a worker rings by writing to an event descriptor, if no other thread
 what is read from a ring after the death is certain is all that there will ever be. Users' callbacks may block, submit,
 raise, or ask for other results. To wake a thread takes 20 to 50 us.
 
-What this means for us: one sleep, in epoll, for the event and all pidfds. At a death: get the baton, read the rings,
+What this means for us: one sleep, in epoll, for the event, all pidfds, and the desk's timer: calls that wait behind
+others while a worker sleeps do so for a millisecond at most. At a death: get the baton, read the rings,
 deal with what was left over, then judge. The same when the time of a call may be up, which bounds the sleep. Two
 threads sleep there, from the first callback on. The kernel wakes one of them, and that one runs the callbacks of what
 it has read, so that nobody needs to be woken for those; the other wakes if something comes meanwhile.
