@@ -322,13 +322,17 @@ cdef class Desk:
             seat.shipped.drop(call.function_number)
 
     cdef recall(self, Call call):
-        """Take back a light call that is to be cancelled, if no worker has begun it."""
+        """Take back a light call that is to be cancelled, if it is not its turn yet at the worker that has it.
+
+        The first that a worker has is under way, be it awake or not: cancelling all of many calls leaves some that run.
+        """
         cdef bint rest = False
         if self.lock.is_mine():
             return
         self.lock.take()
         try:
-            if call.is_light and call.state == SENT and not call.has_begun and not self.has_ended:
+            if (call.is_light and call.state == SENT and call.seat.sent[0] is not call and not call.has_begun
+                    and not self.has_ended):
                 self.withdraw(call.seat, call)
                 rest = call.state == SENT and self.pump()  # for those that were taken back before it
         finally:

@@ -230,7 +230,7 @@ cdef class LazyFuture(Watch):
     def cancel(self):
         """As the standard library's, but who waits learns of it at once, not when it would have been this call's turn.
 
-        A light call can be cancelled until a worker has begun it.
+        A light call can be cancelled until it is its turn at a worker.
         """
         cdef bint is_first
         cdef bint is_pools = self.desk is not None

@@ -3,6 +3,7 @@
 import gc
 import multiprocessing
 import os
+import signal
 import threading
 import weakref
 from concurrent import futures
@@ -336,3 +337,17 @@ def test_a_pool_is_of_no_use_in_a_forked_child_and_unharmed_by_it(executor):
             os._exit(code)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     assert executor.submit(tasks.double, 5).result() == 10
+
+
+def test_a_shutdown_that_cancels_leaves_the_calls_whose_turn_it_is(make_executor):
+    """Also if no worker has woken yet: one that is stopped stands for one that the kernel lets wait."""
+    executor = make_executor(1)
+    pid = executor.submit(tasks.pid).result()
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        calls = [executor.submit(tasks.give, i) for i in range(20)]
+        executor.shutdown(wait=False, cancel_futures=True)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert calls[0].result() == 0
+    assert all(call.cancelled() for call in calls[1:])

@@ -54,7 +54,7 @@ def explain(obj: Any) -> Explanation:
     Examples
     --------
     >>> print(shmexec.explain({"table": shmexec.zeros(100_000), "weights": np.ones(100_000)}))
-    800,000 bytes by name, 800,000 copied, 129 pickled
+    800,000 bytes by name, 800,000 copied, 1... pickled
         obj['table'] (ndarray of float64, shape (100000,), 800,000 bytes) by name
         obj['weights'] (ndarray of float64, shape (100000,), 800,000 bytes) copied: it is not in shared memory: ...
     """
