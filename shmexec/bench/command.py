@@ -16,7 +16,7 @@ from shmexec.bench.measuring import Case, Measured, measure
 from shmexec.bench.peers import PEERS, missing
 from shmexec.bench.peers.interface import Ability
 from shmexec.bench.timing import FULL, Effort
-from shmexec.bench.workloads import FRESH, WORKLOADS, applies
+from shmexec.bench.workloads import FRESH, WORKLOADS, applies, needs_of
 
 DONE, NOT_STARTED = 0, 2  # exit statuses
 
@@ -94,7 +94,7 @@ class _Plan:
 
     def _note_what_does_not_apply(self) -> None:
         for ability in Ability:
-            names = [name for name in self.workloads if name in WORKLOADS and WORKLOADS[name].needs is ability]
+            names = [name for name in self.workloads if needs_of(name) is ability]
             peers = [name for name in self.peers if ability not in PEERS[name].abilities]
             if names and peers:
                 self.notes.append(f"{', '.join(names)}: not for {', '.join(peers)} ({ability.value})")

@@ -109,9 +109,10 @@ class _Run:
                 child.close()
                 child.end()
                 self._children[peer] = Child(peer, self._workers)
-            for case in cases or [_START]:
+            wanted = [case for case in cases if (peer, case) in self._wanted]
+            for case in wanted or [_START]:
                 if (peer, _START[0]) not in self._failed:
-                    self._ask(peer, case, keep=bool(cases))
+                    self._ask(peer, case, keep=bool(wanted))
         for case in cases:
             self._progress(case)
 

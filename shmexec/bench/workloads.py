@@ -59,7 +59,14 @@ FRESH = {
 RATIOS = ("spread", "memory", "import")  # all else is seconds
 
 
+def needs_of(workload: str) -> Ability | None:
+    """What not every peer has."""
+    if workload in WORKLOADS:
+        return WORKLOADS[workload].needs
+    return Ability.POOLS if workload == "second" else None
+
+
 def applies(workload: str, peer: type[Peer]) -> bool:
     """Whether the peer has what the workload needs."""
-    needs = WORKLOADS[workload].needs if workload in WORKLOADS else Ability.POOLS if workload == "second" else None
+    needs = needs_of(workload)
     return needs is None or needs in peer.abilities
