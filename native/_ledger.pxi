@@ -42,6 +42,8 @@
 
 from collections import deque
 
+from libc.math cimport INFINITY
+
 cdef enum:
     LEAST_LOOK = 20000000   # nanoseconds until one looks again whether a call has begun
     DEEPEST = 192           # light calls that a worker is told of ahead
@@ -433,6 +435,7 @@ cdef class Ledger:
         """The worker with the fewest calls; of several one that is awake, and has answered last: its caches are the warmest."""
         cdef Seat best = None, seat
         cdef bint is_asleep, was_asleep
+        cdef double wait
         cdef Py_ssize_t depth = 1 if call.limit else self.deep if call.is_light else self.depth
         for item in self.seats:
             seat = <Seat> item
@@ -444,28 +447,29 @@ cdef class Ledger:
                     was_asleep = not best.sent and best.sleeps()
                     if is_asleep < was_asleep or (is_asleep == was_asleep and seat.used >= best.used):
                         best = seat
-        if best is not None and not best.sent and not call.limit and best.sleeps():
+        if best is not None and not best.sent and not call.limit and best.sleeps() and (wait := self.longest_wait()):
             for item in self.seats:
                 seat = <Seat> item
-                if seat.sent and seat.room(depth) > 0 and self.is_soon_free(seat):
+                if seat.sent and seat.room(depth) > 0 and self.nanoseconds * len(seat.sent) < wait:
                     self.is_sparing = True
                     return seat
         return best
 
-    cdef bint is_soon_free(self, Seat seat) noexcept:
-        """A call that it gets, behind those that it has, begins sooner than with one that sleeps, by what is known."""
+    cdef double longest_wait(self) noexcept:
+        """Nanoseconds that a call waits behind others rather than wake a worker; 0: it does not."""
         cdef Py_ssize_t busy = 1  # this thread
         if self.is_hurried or not 0 <= self.nanoseconds < SHORT:
-            return False
+            return 0
         for item in self.seats:
             busy += not (<Seat> item).sleeps()
-        return busy >= self.cores or self.nanoseconds * len(seat.sent) < WORTH_A_WAKE
+        return WORTH_A_WAKE if busy < self.cores else INFINITY
 
     cdef Seat held_up(self):
         """The worker whose last call waits, behind others or until it is awake, while somebody is idle."""
         cdef Seat longest = None, seat
         cdef Py_ssize_t waiting, most = 0
         cdef bint idle = False, asleep = False, is_asleep
+        cdef double wait
         for item in self.seats:
             seat = <Seat> item
             if seat.is_leaving:
@@ -482,7 +486,8 @@ cdef class Ledger:
             return longest
         if not asleep or longest.sleeps():
             return None
-        if self.is_soon_free(longest):
+        wait = self.longest_wait()
+        if wait and self.nanoseconds * len(longest.sent) < wait:
             self.is_sparing = True
             return None
         return longest
