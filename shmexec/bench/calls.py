@@ -3,8 +3,10 @@
 import statistics
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import as_completed, wait
+from functools import partial
+from itertools import repeat
 from typing import Any
 
 from shmexec.bench import tasks
@@ -19,6 +21,18 @@ _TASK = 20e-6  # seconds
 
 def _warm(call: Callable[[], Any], effort: Effort) -> Run:
     return median_of_warm(call, effort.seconds / 2, _LEAST, _MOST)
+
+
+def _over_items(
+    call: Callable[[list[Any]], Any], effort: Effort, most: int, make: Callable[[int], Iterable[Any]] = range
+) -> Run:
+    """The time for one of as many items as there is time for."""
+
+    def one_of(count: int) -> float:
+        items = list(make(count))
+        return timed(lambda: call(items)) / count
+
+    return per_item(one_of, effort.seconds, most)
 
 
 def round_trip(peer: Peer, size: int, effort: Effort) -> Run:
@@ -64,19 +78,11 @@ def burst(peer: Peer, size: int, effort: Effort) -> Run:
 
 
 def each(peer: Peer, size: int, effort: Effort) -> Run:
-    def one_of(count: int) -> float:
-        items = list(range(count))
-        return timed(lambda: peer.each(tasks.nothing, items)) / count
-
-    return per_item(one_of, effort.seconds, 20_000)
+    return _over_items(lambda items: peer.each(tasks.nothing, items), effort, 20_000)
 
 
 def mapped(peer: Peer, size: int, effort: Effort) -> Run:
-    def one_of(count: int) -> float:
-        items = list(range(count))
-        return timed(lambda: peer.map(tasks.nothing, items)) / count
-
-    return per_item(one_of, effort.seconds, 500_000)
+    return _over_items(lambda items: peer.map(tasks.nothing, items), effort, 500_000)
 
 
 def few(peer: Peer, size: int, effort: Effort) -> Run:
@@ -86,10 +92,5 @@ def few(peer: Peer, size: int, effort: Effort) -> Run:
 
 def spread(peer: Peer, size: int, effort: Effort) -> Run:
     """The time over that of workers which are never idle and to which a call costs nothing."""
-
-    def one_of(count: int) -> float:
-        items = [_TASK] * count
-        return timed(lambda: peer.map(tasks.busy, items)) / count
-
-    run = per_item(one_of, effort.seconds, 500_000)
+    run = _over_items(lambda items: peer.map(tasks.busy, items), effort, 500_000, partial(repeat, _TASK))
     return lambda: run() * peer.workers / _TASK

@@ -74,6 +74,20 @@ class Peer:
         """No process is left."""
 
 
+class ApplyPeer(Peer):
+    """Whoever has `multiprocessing.Pool`'s `apply` and `apply_async`."""
+
+    _pool: Any
+
+    def call(self, function: Callable[..., Any], *args: Any) -> Any:
+        return self._pool.apply(function, args)
+
+    def burst(self, function: Callable[..., Any], count: int) -> None:
+        results = [self._pool.apply_async(function, (i,)) for i in range(count)]
+        for result in results:
+            result.get()
+
+
 class FuturesPeer(Peer):
     """Whoever is a `concurrent.futures.Executor`."""
 

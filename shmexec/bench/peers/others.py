@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from shmexec.bench.peers.interface import Ability, Array, Peer, changed
+from shmexec.bench.peers.interface import Ability, ApplyPeer, Array, Peer, changed
 from shmexec.bench.peers.standard import MultiprocessingPool
 
 
@@ -48,7 +48,7 @@ class Joblib(Peer):
         get_reusable_executor().shutdown(wait=True)
 
 
-class Mpire(Peer):
+class Mpire(ApplyPeer):
     """mpire.WorkerPool."""
 
     needs = ("mpire",)
@@ -59,17 +59,9 @@ class Mpire(Peer):
         super().__init__(workers)
         import mpire
 
-        self._pool: Any = mpire.WorkerPool(workers, keep_alive=True, start_method="forkserver")
+        self._pool = mpire.WorkerPool(workers, keep_alive=True, start_method="forkserver")
         # of its own: after many apply_async its map passes one argument too many (2.10)
         self._maps: Any = mpire.WorkerPool(workers, keep_alive=True, start_method="forkserver")
-
-    def call(self, function: Callable[..., Any], *args: Any) -> Any:
-        return self._pool.apply(function, args)
-
-    def burst(self, function: Callable[..., Any], count: int) -> None:
-        results = [self._pool.apply_async(function, (i,)) for i in range(count)]
-        for result in results:
-            result.get()
 
     def map(self, function: Callable[..., Any], *columns: list[Any]) -> list[Any]:
         items = columns[0] if len(columns) == 1 else list(zip(*columns, strict=True))

@@ -3,9 +3,12 @@
 import multiprocessing
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from shmexec.bench.peers.interface import Ability, FuturesPeer, Peer
+from shmexec.bench.peers.interface import Ability, ApplyPeer, FuturesPeer
+
+if TYPE_CHECKING:
+    from multiprocessing.pool import Pool
 
 
 class Threads(FuturesPeer):
@@ -27,23 +30,16 @@ class Processes(FuturesPeer):
         self.executor = ProcessPoolExecutor(workers, multiprocessing.get_context("forkserver"))
 
 
-class MultiprocessingPool(Peer):
+class MultiprocessingPool(ApplyPeer):
     """`multiprocessing.Pool`."""
 
     module = "multiprocessing.pool"
     abilities = frozenset({Ability.CHUNKS, Ability.POOLS})
+    _pool: "Pool"
 
     def __init__(self, workers: int) -> None:
         super().__init__(workers)
         self._pool = multiprocessing.get_context("forkserver").Pool(workers)
-
-    def call(self, function: Callable[..., Any], *args: Any) -> Any:
-        return self._pool.apply(function, args)
-
-    def burst(self, function: Callable[..., Any], count: int) -> None:
-        results = [self._pool.apply_async(function, (i,)) for i in range(count)]
-        for result in results:
-            result.get()
 
     def map(self, function: Callable[..., Any], *columns: list[Any]) -> list[Any]:
         return self._pool.starmap(function, zip(*columns, strict=True))
