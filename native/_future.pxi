@@ -269,9 +269,11 @@ cdef class LazyFuture(Watch):
         return self.is_over()
 
     def add_done_callback(self, fn):
-        """As the standard library's."""
+        """As the standard library's. The callback of a future that is not done runs in the collector."""
         if not self.is_over():
             self._done_callbacks.append(fn)
+            if self.desk is not None and self.call is not None:
+                self.desk.glance(self.call)
             return
         try:
             fn(self)

@@ -189,8 +189,10 @@ cdef extern from "ring.h" nogil:
     uint32_t sx_channel_slot(const sx_channel_t *channel)
     uint32_t sx_channel_bell(sx_heap_t *heap, sx_channel_t *channel)
     ctypedef struct sx_spin_t:
+        uint64_t longest
         uint64_t extra
         uint32_t hold
+        uint32_t skip
     ctypedef struct sx_wait_t:
         sx_spin_t spin
     enum:
@@ -245,6 +247,13 @@ cdef extern from "hub.h" nogil:
     int sx_hub_leader_sleeps(const sx_hub_t *hub)
     void sx_hub_kick(sx_hub_t *hub)
     void sx_hub_pass(sx_hub_t *hub)
+
+cdef extern from "place.h" nogil:
+    ctypedef struct sx_sleepers_t:
+        pass
+    void sx_place_falls_asleep(sx_sleepers_t *sleepers)
+    void sx_place_is_awake(sx_sleepers_t *sleepers)
+    void sx_place_here(sx_sleepers_t *sleepers)
 
 cdef extern from "outbox.h" nogil:
     ctypedef struct sx_outbox_t:

@@ -6,7 +6,9 @@
 
 #include <assert.h>
 #include <sched.h>
+#include <sys/syscall.h>
 #include <sys/types.h>
+#include <unistd.h>
 
 enum { FREE = 0, BUSY = 1, MOVED = 2 };
 
@@ -46,4 +48,35 @@ void sx_place_elsewhere(sx_slot_t *slot) {
     }
     SX_STEP();
     sx_store_release(&slot->moved, is_moved ? MOVED : FREE);
+}
+
+static uint32_t this_thread(void) {
+    return (uint32_t)syscall(SYS_gettid);
+}
+
+void sx_place_falls_asleep(sx_sleepers_t *sleepers) {
+    int core = sched_getcpu();
+    sleepers->thread = this_thread();
+    sleepers->core = core >= 0 ? (uint32_t)core + 1 : 0;
+}
+
+void sx_place_is_awake(sx_sleepers_t *sleepers) {
+    if (!sleepers->pulled || sleepers->pulled != this_thread())
+        return;
+    sched_setaffinity(0, sizeof sleepers->mask.words, (const cpu_set_t *)sleepers->mask.words);
+    sleepers->pulled = 0;
+}
+
+void sx_place_here(sx_sleepers_t *sleepers) {
+    int core = sched_getcpu();
+    pid_t thread = (pid_t)sleepers->thread;
+    sx_mask_t *mask = &sleepers->mask;
+    if (sleepers->pulled || core < 0 || !sleepers->core || sleepers->core == (uint32_t)core + 1 ||
+        sched_getaffinity(thread, sizeof mask->words, (cpu_set_t *)mask->words) || !CPU_ISSET(core, (cpu_set_t *)mask->words))
+        return;
+    cpu_set_t here;
+    CPU_ZERO(&here);
+    CPU_SET(core, &here);
+    if (!sched_setaffinity(thread, sizeof here, &here))
+        sleepers->pulled = sleepers->thread;
 }

@@ -11,6 +11,13 @@
  * mask restored). The sleeper notes its mask only while `moved` is 0 before and after: then nobody had changed it. A waker killed
  * in between leaves BUSY for ever: nothing is moved any more, and the sleeper ends with its parent.
  * A mask that somebody else sets from outside while the sleeper is moved is lost.
+ *
+ * The other way round for a thread that is about to wake another of its process, and then to sleep until that one wakes it: both
+ * belong on one core. The kernel would wake the other where it ran last, maybe beside a worker that spins, and leaves it waiting
+ * there until the spin is over, in vain, since the next call would have come of this. So who falls asleep notes the core and its
+ * thread; who is about to wake it from another core pulls it: puts this core alone into its mask, and the sleeper puts its mask
+ * back when it is awake. Of several that sleep for one event the kernel wakes the last; if it wakes another, the pulled one is
+ * confined to that core until it is woken in turn.
  */
 #ifndef SX_PLACE_H
 #define SX_PLACE_H
@@ -27,5 +34,17 @@ void sx_place_note(sx_slot_t *slot, sx_mask_t *mask);
 void sx_place_restore(sx_slot_t *slot, const sx_mask_t *mask);
 /* The waker, before the wake. */
 void sx_place_elsewhere(sx_slot_t *slot);
+
+/* Threads of one process that sleep for the same; under one lock. */
+typedef struct {
+    uint32_t thread, core; /* which fell asleep last; and where, plus one */
+    uint32_t pulled;       /* the thread whose mask is not its own, or 0 */
+    sx_mask_t mask;        /* its own */
+} sx_sleepers_t;
+
+void sx_place_falls_asleep(sx_sleepers_t *sleepers);
+void sx_place_is_awake(sx_sleepers_t *sleepers);
+/* The waker, before the wake. */
+void sx_place_here(sx_sleepers_t *sleepers);
 
 #endif

@@ -1,6 +1,7 @@
 /* spin.c - see spin.h. */
 #include "spin.h"
 
+#include <sched.h>
 #include <time.h>
 
 #define LONGEST 100000u       /* ns: what two wakes take */
@@ -23,7 +24,7 @@ static void miss(sx_spin_t *spin) {
 }
 
 int sx_spin(sx_spin_t *spin, int (*is_due)(const void *of), const void *of) {
-    uint64_t longest = LONGEST + spin->extra;
+    uint64_t extra = spin->extra, longest = (spin->longest ? spin->longest : LONGEST) + extra;
     spin->extra = 0;
     uint32_t hold = spin->hold;
     spin->hold = 0;
@@ -38,6 +39,8 @@ int sx_spin(sx_spin_t *spin, int (*is_due)(const void *of), const void *of) {
     uint64_t begun = sx_now(), seen = begun;
     if (begun < spin->calm_until)
         return 0;
+    if (extra)
+        sched_yield();
     while (seen - begun < longest) {
         for (int i = 0; i < LOOKS; i++) {
             if (is_due(of)) {

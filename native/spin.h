@@ -7,13 +7,15 @@
  * in vain, it sleeps, and has to be woken in turn.
  *
  * The kernel may put a spinner and who wakes for it on one core, beside an idle one, and the spinner is away for as long as the other
- * works: 10 to 200 us. Who has nothing to do with us takes the core for a slice of the scheduler, 1.4 ms or more.
+ * works: 10 to 200 us. Who has nothing to do with us takes the core for a slice of the scheduler, 1.4 ms or more. And the other way
+ * round: who is woken on a spinner's core may have to wait until the spin is over, 100 us.
  *
  * What this means for us: spin for about what two wakes cost, the most that are between two calls where each is submitted by a
- * thread that a callback has woken, and for two more if the other had to be woken, but not after a pause, when all are cold. After
- * a spin in vain sleep at once for 1, 3, 7 ... 63 waits; if the core was taken away during spins twice in 50 ms, for a millisecond
- * each, there are none to spare: nobody here spins for 10 ms, then 20, up to 640. So who waits for calls of a millisecond spends
- * two microseconds for each, and a pool with more workers than cores does not fight over them.
+ * thread that a callback has woken. If the other had to be woken, give the core away once, since it may wait for this one, and spin
+ * for two more; but not after a pause, when all are cold. After a spin in vain sleep at once for 1, 3, 7 ... 63 waits; if the core
+ * was taken away during spins twice in 50 ms, for a millisecond each, there are none to spare: nobody here spins for 10 ms, then
+ * 20, up to 640. So who waits for calls of a millisecond spends two microseconds for each, and a pool with more workers than cores
+ * does not fight over them.
  */
 #ifndef SX_SPIN_H
 #define SX_SPIN_H
@@ -21,7 +23,8 @@
 #include "atomics.h"
 
 typedef struct {
-    uint64_t extra;  /* nanoseconds for the next spin, since who is waited for has just been woken: SX_WAKE */
+    uint64_t longest; /* nanoseconds of each spin; 0: as above */
+    uint64_t extra;  /* and for the next one, since who is waited for has just been woken: SX_WAKE */
     uint32_t hold;   /* 1: the next wait does not spin: it is the first after a pause, and who is waited for has to be woken */
     uint32_t skip;   /* waits that do not spin */
     uint32_t misses; /* spins in vain, one after the other */

@@ -5,6 +5,7 @@ The order of events is forced by gates; a wait that is slept over shows as the s
 
 import os
 import signal
+import sys
 import threading
 from concurrent.futures import CancelledError, as_completed, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -87,6 +88,26 @@ def test_callbacks_never_run_in_the_thread_that_waits(lonely, gate):
             assert future.result() == 1
         called.wait()
         called.clear()
+    assert threading.current_thread() not in ran_in
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="nobody looks for answers where there is no core to spare")
+def test_who_adds_a_callback_may_collect_the_answer_but_does_not_run_the_callback(lonely):
+    """It may hold a lock that the callback wants."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(100)  # nobody else does anything between two looks here
+    ran_in, called, collected = [], threading.Event(), 0
+    try:
+        while collected < 50:
+            future = lonely.submit(tasks.give, 1)
+            if future.done():  # then it would run here, as everywhere
+                continue
+            future.add_done_callback(lambda _: (ran_in.append(threading.current_thread()), called.set()))
+            collected += future.done()
+            called.wait()
+            called.clear()
+    finally:
+        sys.setswitchinterval(interval)
     assert threading.current_thread() not in ran_in
 
 

@@ -9,7 +9,8 @@ What this means for us: one sleep, in epoll, for the event, all pidfds, and the 
 others while a worker sleeps do so for a millisecond at most. At a death: get the baton, read the rings,
 deal with what was left over, then judge. The same when the time of a call may be up, which bounds the sleep. Two
 threads sleep there, from the first callback on. The kernel wakes one of them, and that one runs the callbacks of what
-it has read, so that nobody needs to be woken for those; the other wakes if something comes meanwhile.
+it has read, so that nobody needs to be woken for those; the other wakes if something comes meanwhile. A thread that
+adds a callback to a short call collects the answer and wakes one of them on its own core (Desk.glance).
 
 Guarantees
     one thread at a time is *on duty*: it alone deals with answers, deaths and the pool's next steps
@@ -143,7 +144,7 @@ class Collector:
     def close(self) -> None:
         """Give the descriptors back; the threads have ended, or were never started."""
         self._epoll.close()
-        os.close(self._event)
+        self._desk.close_event()
         os.close(self._desk.timer)
         # and let go of the pool, which has this object: else both would wait for the collection of garbage
         del self._on_backlog, self._on_death, self._on_time, self._on_round, self._on_failure
@@ -180,7 +181,9 @@ class Collector:
                 self._call()
                 if self._is_over:
                     return
+                self._desk.falls_asleep()
                 ready = self._epoll.poll(self._patience)
+                self._desk.is_awake()
         finally:
             with self._duty:
                 self._running -= 1

@@ -13,11 +13,19 @@ static int read_our_clock(clockid_t clock, struct timespec *time) {
     return 0;
 }
 
+static int yields;
+
+static int count_yield(void) {
+    return yields++;
+}
+
 #define clock_gettime read_our_clock
+#define sched_yield count_yield
 #define sx_now our_now
 #define sx_spin our_spin
 #include "spin.c"
 #undef clock_gettime
+#undef sched_yield
 #undef sx_now
 #undef sx_spin
 
@@ -116,14 +124,20 @@ static void who_waits_for_a_sleeper_spins_longer_but_not_after_a_pause(void) {
     sx_spin_t spin = {.extra = SX_WAKE};
     sent = the_time;
     CHECK(our_spin(&spin, after_150_us, &word) == 1, "200 us are longer than 150");
-    CHECK(!spin.extra && !spin.misses);
+    CHECK(!spin.extra && !spin.misses && yields == 1, "the sleeper may wait for this core");
     sent = the_time;
-    CHECK(our_spin(&spin, after_150_us, &word) == 0 && spin.misses == 1, "100 us are not");
+    CHECK(our_spin(&spin, after_150_us, &word) == 0 && spin.misses == 1 && yields == 1, "100 us are not");
     spin.misses = spin.skip = 0;
     spin.hold = 1;
     looks = 0;
     sent = the_time;
     CHECK(our_spin(&spin, after_150_us, &word) == 0 && looks == 1 && !spin.hold && !spin.misses);
+}
+
+static void a_glance_is_as_long_as_it_says(void) {
+    sx_spin_t glance = {.longest = 5000};
+    uint64_t begun = the_time;
+    CHECK(spins(&glance, 0) == 0 && the_time - begun >= 5000 && the_time - begun < 8000);
 }
 
 static void *store_later(void *unused) {
@@ -155,6 +169,7 @@ int main(int argc, char **argv) {
     nobody_spins_for_a_while_after_the_core_was_taken_away_twice();
     who_works_for_us_may_have_the_core();
     who_waits_for_a_sleeper_spins_longer_but_not_after_a_pause();
+    a_glance_is_as_long_as_it_says();
     what_another_thread_stores_is_seen();
     return 0;
 }

@@ -183,6 +183,11 @@ def test_a_spin_is_short_and_learns_when_it_is_in_vain(compiler, variant):
     holds(compiler, "spins", variant)
 
 
+@processes
+def test_a_sleeper_is_pulled_to_the_core_of_who_wakes_it(compiler, variant):
+    holds(compiler, "places", variant)
+
+
 @threads
 def test_a_report_is_read_whole_or_not_at_all(compiler, variant):
     holds(compiler, "reports", variant, "0.3")

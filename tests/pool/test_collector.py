@@ -6,6 +6,7 @@ import threading
 import pytest
 
 import shmexec
+from shmexec import _core
 from shmexec.pool.collector import Collector
 
 CANNOT = "can't start new thread"
@@ -20,6 +21,7 @@ class Desk:
         self.timer = os.eventfd(0, os.EFD_CLOEXEC)
 
     def try_collect(self) -> None: ...
+    def close_event(self) -> None: ...
     def spin(self) -> bool:
         return False
 
@@ -40,6 +42,7 @@ def test_who_leaves_callbacks_to_the_other_does_not_ring_for_it(is_calling: bool
     else:
         assert os.eventfd_read(event) == 1  # it sleeps no more: the other is to look when the 60 seconds are over
     collector.close()
+    os.close(event)
 
 
 def test_no_thread_to_be_had_is_an_error_that_names_the_limit_and_what_was_submitted_is_done(
@@ -72,3 +75,25 @@ def test_a_shutdown_that_had_no_thread_can_be_repeated(monkeypatch: pytest.Monke
     executor.shutdown()
     assert not executor._processes
     assert executor.stats().calls_done == 1
+
+
+def test_the_event_is_not_closed_under_a_thread_that_writes_to_it() -> None:
+    """The number may be another file's by then."""
+    reader, event = os.pipe()
+    os.set_blocking(event, False)
+    os.write(event, bytes(1 << 20))  # as much as the pipe takes
+    os.set_blocking(event, True)
+    desk = _core.Desk(_core.Hub.create(event), _core.Ledger(1, 1), _core.LazyFuture, None, lambda: None)
+    writer = threading.Thread(target=desk.ring_here)
+    writer.start()
+    while not desk.is_ringing:
+        os.sched_yield()
+    desk.close()
+    desk.close_event()
+    os.fstat(event)
+    os.read(reader, 1 << 16)
+    writer.join()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(event)
+    os.close(reader)
+    os.close(desk.timer)
