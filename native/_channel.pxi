@@ -328,7 +328,7 @@ cdef class Hub:
     def name(self):
         return self.block.name.block, self.block.name.birth
 
-    cpdef bint ring(self):
+    cpdef uint32_t ring(self):
         """After an answer: wake who waits for it, if somebody sleeps."""
         return sx_hub_ring(self.hub, self.event)
 

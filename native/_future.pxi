@@ -96,7 +96,7 @@ cdef class LazyFuture(Watch):
     @property
     def _condition(self):
         if self.condition is None:
-            made = threading.Condition()  # others may run meanwhile
+            made = new_condition()  # others may run meanwhile
             if self.condition is None:
                 self.condition = made
         return self.condition

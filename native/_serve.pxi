@@ -31,6 +31,7 @@ def serve_calls(Channel channel not None, Hub hub not None, Recent functions not
     cdef sx_message_t raw
     cdef cost_t cost
     cdef uint64_t call, begun
+    cdef uint32_t woken
     cdef sx_heap_t *heap = channel.block.heap
     cdef sx_channel_t *rings = channel.channel
     cdef int code
@@ -90,8 +91,11 @@ def serve_calls(Channel channel not None, Hub hub not None, Recent functions not
             packed = None
         elif the_running.has_reported or not publish_atom(channel, call, &cost, out):
             answer(call, out, cost.seconds)
-        elif hub.ring():
-            channel.how.spin.extra = SX_WAKE
+        else:
+            woken = hub.ring()
+            if woken != SX_AWAKE:
+                channel.how.spin.extra = SX_WAKE
+                channel.how.spin.gives_way = woken == SX_COLLECTOR
         out = None
         the_running.call = 0
         check()

@@ -30,18 +30,18 @@ int sx_crew_has_answer(const sx_crew_t *crew) {
     return 0;
 }
 
-int sx_hub_ring(sx_hub_t *hub, int event_fd) {
+uint32_t sx_hub_ring(sx_hub_t *hub, int event_fd) {
     sx_fence_seq_cst(); /* SYNC POINT doorbell */
     uint32_t word = sx_load_relaxed(&hub->word);
     SX_STEP();
     if (word == SX_AWAKE || !sx_cas_acq_rel(&hub->word, &word, SX_AWAKE))
-        return 0; /* swapped by another worker, which wakes, or by the parent, which looks */
+        return SX_AWAKE; /* swapped by another worker, which wakes, or by the parent, which looks */
     SX_STEP();
     if (word == SX_LEADER)
         sx_hub_kick(hub);
     else
         sx_event_write(event_fd);
-    return 1;
+    return word;
 }
 
 void sx_hub_take(sx_hub_t *hub) {

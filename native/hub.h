@@ -52,7 +52,7 @@ int sx_crew_has_answer(const sx_crew_t *crew);
 void sx_event_write(int event_fd);
 int sx_timer_create(void); /* a descriptor that can be read when its time is over; or -errno */
 void sx_timer_set(int timer_fd, uint64_t nanoseconds); /* from now, once */
-int sx_hub_ring(sx_hub_t *hub, int event_fd); /* a worker, after publishing an answer; 1: somebody had to be woken */
+uint32_t sx_hub_ring(sx_hub_t *hub, int event_fd); /* a worker, after publishing an answer; who had to be woken, or AWAKE */
 
 void sx_hub_take(sx_hub_t *hub);
 void sx_hub_leave(sx_hub_t *hub, const sx_crew_t *crew, int event_fd);

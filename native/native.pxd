@@ -191,6 +191,7 @@ cdef extern from "ring.h" nogil:
     ctypedef struct sx_spin_t:
         uint64_t longest
         uint64_t extra
+        uint32_t gives_way
         uint32_t hold
         uint32_t skip
     ctypedef struct sx_wait_t:
@@ -237,7 +238,10 @@ cdef extern from "hub.h" nogil:
     void sx_event_write(int event_fd)
     int sx_timer_create()
     void sx_timer_set(int timer_fd, uint64_t nanoseconds)
-    int sx_hub_ring(sx_hub_t *hub, int event_fd)
+    enum:
+        SX_AWAKE
+        SX_COLLECTOR
+    uint32_t sx_hub_ring(sx_hub_t *hub, int event_fd)
     void sx_hub_take(sx_hub_t *hub)
     void sx_hub_leave(sx_hub_t *hub, const sx_crew_t *crew, int event_fd)
     uint32_t sx_hub_turn(const sx_hub_t *hub)

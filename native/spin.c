@@ -24,8 +24,10 @@ static void miss(sx_spin_t *spin) {
 }
 
 int sx_spin(sx_spin_t *spin, int (*is_due)(const void *of), const void *of) {
-    uint64_t extra = spin->extra, longest = (spin->longest ? spin->longest : LONGEST) + extra;
+    uint64_t longest = (spin->longest ? spin->longest : LONGEST) + spin->extra;
     spin->extra = 0;
+    uint32_t gives_way = spin->gives_way;
+    spin->gives_way = 0;
     uint32_t hold = spin->hold;
     spin->hold = 0;
     if (is_due(of))
@@ -39,7 +41,7 @@ int sx_spin(sx_spin_t *spin, int (*is_due)(const void *of), const void *of) {
     uint64_t begun = sx_now(), seen = begun;
     if (begun < spin->calm_until)
         return 0;
-    if (extra)
+    if (gives_way)
         sched_yield();
     while (seen - begun < longest) {
         for (int i = 0; i < LOOKS; i++) {

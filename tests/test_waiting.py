@@ -2,6 +2,8 @@
 
 import os
 import signal
+import sys
+import threading
 from concurrent.futures import FIRST_COMPLETED, FIRST_EXCEPTION, Future, ThreadPoolExecutor, as_completed, wait
 
 import numpy as np
@@ -109,6 +111,30 @@ def test_a_signal_handler_that_raises_in_wait_loses_no_answer(lonely, gate):
     follower.join()
     assert outcome[0].done == {future}
     assert future.result().tolist() == [0, 1, 2]
+
+
+def test_a_future_s_condition_is_made_without_a_step_of_python_code(executor):
+    """`wait` asks for it with those of other futures taken: a signal handler that raised would leave them locked."""
+    future, steps = executor.submit(tasks.give, 1), []
+    sys.setprofile(lambda frame, event, _: event == "call" and steps.append(frame.f_code.co_name))
+    try:
+        condition = future._condition
+    finally:
+        sys.setprofile(None)
+    assert steps == []
+    assert vars(condition).keys() == vars(threading.Condition()).keys()
+    notified, outcome = in_thread(lambda: _wait_for(condition))
+    while not condition._waiters:
+        os.sched_yield()
+    with condition, condition:
+        condition.notify_all()
+    notified.join()
+    assert outcome == [True]
+
+
+def _wait_for(condition):
+    with condition:
+        return condition.wait(60)
 
 
 def test_signal_handlers_that_raise_at_any_moment_lose_no_answer(executor):
