@@ -36,9 +36,9 @@ cdef enum:
     PATIENCE = 1000000  # nanoseconds until a worker is woken for calls that wait behind others
     MOST_KNOWN = 256
     MOST_ANSWERS = 512  # in one go: then others may have the GIL
-    GLANCE = 10000  # nanoseconds
+    GLANCE = 10000  # nanoseconds, at most
     AT_ONCE = 1500  # from a glance to the next call a loop that only submits takes 800 to 1500, one that waits 2000 to 6000
-    MANY = 31
+    MANY = 31  # callbacks that are added without a glance then
 
 ctypedef struct cost_t:
     uint64_t bytes_by_name

@@ -60,23 +60,27 @@ void sx_place_falls_asleep(sx_sleepers_t *sleepers) {
     sleepers->core = core >= 0 ? (uint32_t)core + 1 : 0;
 }
 
-void sx_place_is_awake(sx_sleepers_t *sleepers) {
-    if (!sleepers->pulled || sleepers->pulled != this_thread())
-        return;
-    sched_setaffinity(0, sizeof sleepers->mask.words, (const cpu_set_t *)sleepers->mask.words);
+static void give_back(sx_sleepers_t *sleepers) {
+    sched_setaffinity((pid_t)sleepers->pulled, sizeof sleepers->mask.words, (const cpu_set_t *)sleepers->mask.words);
     sleepers->pulled = 0;
+}
+
+void sx_place_is_awake(sx_sleepers_t *sleepers) {
+    if (sleepers->pulled && sleepers->pulled == this_thread())
+        give_back(sleepers);
 }
 
 void sx_place_here(sx_sleepers_t *sleepers) {
     int core = sched_getcpu();
-    pid_t thread = (pid_t)sleepers->thread;
-    sx_mask_t *mask = &sleepers->mask;
-    if (sleepers->pulled || core < 0 || !sleepers->core || sleepers->core == (uint32_t)core + 1 ||
-        sched_getaffinity(thread, sizeof mask->words, (cpu_set_t *)mask->words) || !CPU_ISSET(core, (cpu_set_t *)mask->words))
+    cpu_set_t here, *own = (cpu_set_t *)sleepers->mask.words;
+    if (core < 0 || !sleepers->core || sleepers->core == (uint32_t)core + 1)
         return;
-    cpu_set_t here;
+    if (sleepers->pulled && sleepers->pulled != sleepers->thread)
+        give_back(sleepers);
+    if (!sleepers->pulled && sched_getaffinity((pid_t)sleepers->thread, sizeof here, own))
+        return;
     CPU_ZERO(&here);
     CPU_SET(core, &here);
-    if (!sched_setaffinity(thread, sizeof here, &here))
+    if (CPU_ISSET(core, own) && !sched_setaffinity((pid_t)sleepers->thread, sizeof here, &here))
         sleepers->pulled = sleepers->thread;
 }

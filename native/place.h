@@ -17,7 +17,7 @@
  * there until the spin is over, in vain, since the next call would have come of this. So who falls asleep notes the core and its
  * thread; who is about to wake it from another core pulls it: puts this core alone into its mask, and the sleeper puts its mask
  * back when it is awake. Of several that sleep for one event the kernel wakes the last; if it wakes another, the pulled one is
- * confined to that core until it is woken in turn.
+ * confined to that core until it is woken in turn, or the next is pulled.
  */
 #ifndef SX_PLACE_H
 #define SX_PLACE_H

@@ -96,18 +96,24 @@ static void who_may_not_be_here_is_left_alone(void) {
     ends(it);
 }
 
-static void if_another_is_woken_the_pulled_one_waits_for_its_own_wake(void) {
+static void if_another_is_woken_the_pulled_one_waits_for_its_own_wake_or_the_next_pull(void) {
     sleeper_t *other = fall_asleep(second, all), *it = fall_asleep(second, all);
     sx_place_here(&sleepers);
     is_woken(other);
     CHECK(uses(it->thread, only(first)) && uses(other->thread, all));
-    sleepers.thread = (uint32_t)other->thread;
+    sleepers.thread = (uint32_t)other->thread; /* as if it slept again */
     sx_place_here(&sleepers);
-    CHECK(uses(other->thread, all), "one at a time");
+    CHECK(uses(it->thread, all) && uses(other->thread, only(first)), "one at a time");
+    use(0, only(second));
+    sleepers.core = (uint32_t)first + 1;
+    sx_place_here(&sleepers);
+    CHECK(uses(other->thread, only(second)) && CPU_EQUAL((cpu_set_t *)sleepers.mask.words, &all), "its own mask is kept");
+    use(0, only(first));
     is_woken(it);
-    CHECK(uses(it->thread, all) && !sleepers.pulled);
+    CHECK(uses(other->thread, only(second)));
     ends(it);
     ends(other);
+    sleepers = (sx_sleepers_t){0};
 }
 
 static void a_sleeper_that_has_ended_is_no_matter(void) {
@@ -132,7 +138,7 @@ int main(int argc, char **argv) {
     who_sleeps_on_another_core_is_pulled_until_it_is_awake();
     who_sleeps_here_is_left_alone();
     who_may_not_be_here_is_left_alone();
-    if_another_is_woken_the_pulled_one_waits_for_its_own_wake();
+    if_another_is_woken_the_pulled_one_waits_for_its_own_wake_or_the_next_pull();
     a_sleeper_that_has_ended_is_no_matter();
     return 0;
 }
