@@ -150,18 +150,23 @@ def plots(measured: dict[str, Any], folder: Path) -> list[str]:
         if len(sizes) < 2:
             continue
         figure, axes = pyplot.subplots(figsize=(7, 5))
-        for peer in measured["peers"]:
+        for at, peer in enumerate(measured["peers"]):
             points = sorted((f["size"], f["median"]) for f in figures if f["peer"] == peer)
             if points:
                 ours = peer.startswith("shmexec")
                 axes.loglog(
-                    *zip(*points, strict=True), marker="o", markersize=4, label=peer, linewidth=2.5 if ours else 1
+                    *zip(*points, strict=True),
+                    color=f"C{at}",  # a peer's in every plot; there are ten
+                    marker="os"[at // 10],
+                    markersize=4,
+                    label=peer,
+                    linewidth=2.5 if ours else 1,
                 )
         floor = [size / measured["machine"]["copy_bytes_per_second"] for size in sizes]
         axes.loglog(sizes, floor, "k--", linewidth=1, label="one copy in memory")
         axes.set(xlabel="bytes", ylabel="seconds for a call", title=WORKLOADS[workload].title)
         axes.grid(visible=True, which="major", alpha=0.3)
-        axes.legend(fontsize="small")
+        axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1.01, 1))  # on no line
         for kind in "png", "svg":
             path = folder / f"{workload}.{kind}"
             figure.savefig(path, dpi=120, bbox_inches="tight")
