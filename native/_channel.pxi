@@ -304,7 +304,7 @@ cdef class Hub:
     cdef Block block
     cdef sx_hub_t *hub
     cdef readonly int event
-    cdef uint32_t cores  # of the parent, by affinity and quota: with none to spare nobody spins
+    cdef uint32_t cores  # by affinity and quota: with none to spare nobody spins in the parent, or makes way in a worker
 
     def __cinit__(self, Block block, int event):
         self.block = block
@@ -322,7 +322,9 @@ cdef class Hub:
 
     @staticmethod
     def open(uint32_t number, uint64_t birth, int event):
-        return Hub(hold_block(the_heap(), number, birth), event)
+        cdef Hub hub = Hub(hold_block(the_heap(), number, birth), event)
+        hub.cores = sx_usable_cores()
+        return hub
 
     @property
     def name(self):

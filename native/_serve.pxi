@@ -95,7 +95,7 @@ def serve_calls(Channel channel not None, Hub hub not None, Recent functions not
             woken = hub.ring()
             if woken != SX_AWAKE:
                 channel.how.spin.extra = SX_WAKE
-                channel.how.spin.gives_way = woken == SX_COLLECTOR
+                channel.how.spin.gives_way = woken == SX_COLLECTOR and hub.cores > 1  # on one core all make way anyhow
         out = None
         the_running.call = 0
         check()
