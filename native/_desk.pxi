@@ -25,7 +25,7 @@ cdef enum:
     NOBODY
     LEADER
     COLLECTOR
-    GLANCER    # who adds a callback, and wakes the collector itself
+    GLANCER  # who adds a callback, and wakes the collector itself
     SPINNER  # the collector, which only looks: a leader may take the baton from it
 
 cdef enum:
@@ -94,7 +94,6 @@ cdef class Desk:
     cdef sx_crew_t crew
     cdef sx_spin_t pauses, looks, glances  # of leaders, of the collector, of who adds a callback
     cdef uint64_t glanced_at          # when a glance saw an answer; 0: not since the last call
-    cdef bint had_to_wake             # a worker, for the call that was sent last
     cdef sx_sleepers_t sleepers       # threads of the collector
     cdef int ringing                  # threads that write to the event without the GIL
     cdef readonly uint64_t spins, hits, thefts
@@ -294,7 +293,6 @@ cdef class Desk:
             self.ledger.cannot_send(call)
             self.failed.append((call, error))
             return
-        self.had_to_wake = seat.channel.woke == SX_WOKEN or seat.channel.woke == SX_WOKEN_AFTER_PAUSE
         if seat.channel.woke == SX_WOKEN:
             self.pauses.extra = self.looks.extra = SX_WAKE
         elif seat.channel.woke == SX_WOKEN_AFTER_PAUSE:
@@ -453,8 +451,8 @@ cdef class Desk:
         cdef sx_crew_t crew = self.crew
         cdef sx_hub_t *hub = self.hub.hub
         cdef bint is_due = False
-        if (call.state != SENT or self.ledger.sent_calls != 1 or self.had_to_wake or self.lock.is_mine()
-                or sx_crew_has_answer(&crew)):
+        if (call.state != SENT or self.ledger.sent_calls != 1 or call.seat.channel.woke != SX_WAS_AWAKE
+                or self.lock.is_mine() or sx_crew_has_answer(&crew)):
             return 0
         if self.glances.skip:  # before the baton is taken: who gives it back rings for what has come meanwhile
             self.glances.skip -= 1

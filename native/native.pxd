@@ -198,6 +198,7 @@ cdef extern from "ring.h" nogil:
         sx_spin_t spin
     enum:
         SX_WAKE
+        SX_WAS_AWAKE
         SX_WOKEN
         SX_WOKEN_AFTER_PAUSE
     uint64_t sx_now()

@@ -12,6 +12,12 @@
 
 enum { FREE = 0, BUSY = 1, MOVED = 2 };
 
+/* Plus one; 0: not known. */
+static uint32_t this_core(void) {
+    int core = sched_getcpu();
+    return core >= 0 ? (uint32_t)core + 1 : 0;
+}
+
 static_assert(sizeof(((sx_mask_t *)0)->words) == sizeof(cpu_set_t), "the same bits");
 
 void sx_place_restore(sx_slot_t *slot, const sx_mask_t *mask) {
@@ -29,9 +35,9 @@ void sx_place_note(sx_slot_t *slot, sx_mask_t *mask) {
     if (sx_load_acquire(&slot->moved) == FREE && !sched_getaffinity(0, sizeof now.words, (cpu_set_t *)now.words) &&
         sx_load_acquire(&slot->moved) == FREE)
         *mask = now;
-    int core = sched_getcpu();
+    uint32_t core = this_core();
     SX_STEP();
-    sx_store_relaxed(&slot->core, mask->known && core >= 0 ? (uint32_t)core + 1 : 0);
+    sx_store_relaxed(&slot->core, mask->known ? core : 0);
 }
 
 void sx_place_elsewhere(sx_slot_t *slot) {
@@ -39,7 +45,7 @@ void sx_place_elsewhere(sx_slot_t *slot) {
     pid_t pid = (pid_t)sx_load_relaxed(&slot->pid);
     sx_mask_t mask;
     cpu_set_t *set = (cpu_set_t *)mask.words;
-    if (!core || !pid || sched_getcpu() != (int)core - 1 || (SX_STEP(), !sx_cas_acq_rel(&slot->moved, &is_free, BUSY)))
+    if (!core || !pid || this_core() != core || (SX_STEP(), !sx_cas_acq_rel(&slot->moved, &is_free, BUSY)))
         return;
     int is_moved = !sched_getaffinity(pid, sizeof mask.words, set) && CPU_COUNT(set) > 1 && CPU_ISSET(core - 1, set);
     if (is_moved) {
@@ -55,9 +61,8 @@ static uint32_t this_thread(void) {
 }
 
 void sx_place_falls_asleep(sx_sleepers_t *sleepers) {
-    int core = sched_getcpu();
     sleepers->thread = this_thread();
-    sleepers->core = core >= 0 ? (uint32_t)core + 1 : 0;
+    sleepers->core = this_core();
 }
 
 static void give_back(sx_sleepers_t *sleepers) {
@@ -71,16 +76,16 @@ void sx_place_is_awake(sx_sleepers_t *sleepers) {
 }
 
 void sx_place_here(sx_sleepers_t *sleepers) {
-    int core = sched_getcpu();
+    uint32_t core = this_core();
     cpu_set_t here, *own = (cpu_set_t *)sleepers->mask.words;
-    if (core < 0 || !sleepers->core || sleepers->core == (uint32_t)core + 1)
+    if (!core || !sleepers->core || sleepers->core == core)
         return;
     if (sleepers->pulled && sleepers->pulled != sleepers->thread)
         give_back(sleepers);
     if (!sleepers->pulled && sched_getaffinity((pid_t)sleepers->thread, sizeof here, own))
         return;
     CPU_ZERO(&here);
-    CPU_SET(core, &here);
-    if (CPU_ISSET(core, own) && !sched_setaffinity((pid_t)sleepers->thread, sizeof here, &here))
+    CPU_SET(core - 1, &here);
+    if (CPU_ISSET(core - 1, own) && !sched_setaffinity((pid_t)sleepers->thread, sizeof here, &here))
         sleepers->pulled = sleepers->thread;
 }

@@ -27,11 +27,13 @@ def test_the_examples_of_a_page_run_in_order(page, tmp_path):
     ran = subprocess.run([sys.executable, "-W", "error", script], capture_output=True, text=True, cwd=tmp_path)
     assert (ran.returncode, ran.stderr) == (0, "")
     promised = re.findall(r"^ *print\(.*\) +# (.+)$", "\n".join(blocks), re.MULTILINE)
-    lines = iter(ran.stdout.splitlines())
+    printed = ran.stdout.splitlines()
+    assert len(printed) >= len(promised)
+    lines = iter(printed)
     for text in promised:  # the output, and after it maybe a word about it
         assert text.startswith("about ") or any(re.match(re.escape(line) + r"($|[:;,])", text) for line in lines), (
             text,
-            ran.stdout,
+            printed,
         )
 
     for block in re.findall(r"^```text\n(.*?)^```$", (ROOT / page).read_text(), re.DOTALL | re.MULTILINE):
