@@ -33,7 +33,8 @@
 # 8 of 20 us after 170 us on both, and as long on one.
 # What this means for us: calls of less than 10 us wait behind others rather than wake a worker, for 50 us if there is a core for
 # it. What calls have taken of late may be wrong, and the call before them take an hour. So if calls still wait after a
-# millisecond, whoever sleeps is woken for them (`hurry`). One that is not awake yet gives its call to another that is idle.
+# millisecond, whoever sleeps is woken for them (`hurry`), also if the one that they were sent to is not awake by then. One that
+# is not awake yet gives its call to another that is idle.
 #
 # A call with a limit is sent to a worker that has no other, and no other is sent after it: so whoever is killed because of it was
 # running nothing else. Its clock starts when the worker begins it. The earliest that this can have been is when it was sent: so
@@ -465,9 +466,10 @@ cdef class Ledger:
         return WORTH_A_WAKE if busy < self.cores else INFINITY
 
     cdef Seat held_up(self):
-        """The worker whose last call waits, behind others or until it is awake, while somebody is idle."""
-        cdef Seat longest = None, seat
-        cdef Py_ssize_t waiting, most = 0
+        """The worker whose last call waits, while another has nothing to do: behind others, or, if the other is awake, also for
+        its own worker to wake."""
+        cdef Seat longest = None, behind = None, seat
+        cdef Py_ssize_t waiting, most = 0, most_behind = 0
         cdef bint idle = False, asleep = False, is_asleep
         cdef double wait
         for item in self.seats:
@@ -479,15 +481,19 @@ cdef class Ledger:
                 asleep |= is_asleep
                 idle |= not is_asleep
                 continue
+            if (<Call> seat.sent[len(seat.sent) - 1]).has_begun:
+                continue
             waiting = len(seat.sent) - (not is_asleep)
-            if waiting > most and not (<Call> seat.sent[len(seat.sent) - 1]).has_begun:
+            if waiting > most:
                 longest, most = seat, waiting
-        if longest is None or idle:
+            if len(seat.sent) - 1 > most_behind:
+                behind, most_behind = seat, len(seat.sent) - 1
+        if idle:
             return longest
-        if not asleep or longest.sleeps():
+        if behind is None or not asleep:
             return None
         wait = self.longest_wait()
-        if wait and self.nanoseconds * len(longest.sent) < wait:
+        if wait and (behind.sleeps() or self.nanoseconds * len(behind.sent) < wait):
             self.is_sparing = True
             return None
-        return longest
+        return behind

@@ -4,6 +4,8 @@ import asyncio
 import gc
 import itertools
 import operator
+import os
+import signal
 import threading
 import time
 from concurrent import futures
@@ -377,3 +379,20 @@ def test_a_call_that_waits_behind_one_that_takes_long_unexpectedly_wakes_a_worke
         opened.wait_open()  # nobody asks for a result
         assert first.result() == "first"
         assert [other.result() for other in others] == [0, 1]
+
+
+def test_calls_that_wait_behind_one_whose_worker_does_not_wake_go_to_another(make_executor):
+    """The machine is busy, or the worker was stopped: the others do not wait for it, nor for the call that it has."""
+    executor = make_executor(2)
+    ledger = executor._pool.desk.ledger
+    assert list(executor.map(abs, range(-100, 0), chunksize=1))
+    sequencer.wait_until(lambda: all(seat.sleeps() for seat in ledger.seats))
+    for pid in executor._processes:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        calls = [executor.submit(abs, -i) for i in range(2)]
+        sequencer.wait_until(lambda: all(seat.sent for seat in ledger.seats))
+    finally:
+        for pid in executor._processes:
+            os.kill(pid, signal.SIGCONT)
+    assert [call.result() for call in calls] == [0, 1]

@@ -302,10 +302,10 @@ class Sleeper(Seat):
         return self.is_asleep
 
 
-def short_calls_on_two(asleep=(False, True), depth=2):
-    """Calls take a microsecond; two workers, of which the first has answered last."""
-    pool = Pool(depth=depth)
-    for number in range(2):
+def short_calls_on(*asleep, depth=2):
+    """Calls take a microsecond; so many workers, of which the first has answered last."""
+    pool = Pool(len(asleep), depth=depth)
+    for number in range(len(asleep)):
         pool.submit()
         start = pool.ledger.next_step()
         assert isinstance(start, Start)
@@ -321,21 +321,21 @@ def short_calls_on_two(asleep=(False, True), depth=2):
 
 
 def test_a_short_call_waits_behind_another_rather_than_wake_a_worker():
-    pool = short_calls_on_two()
+    pool = short_calls_on(False, True)
     pool.submit(2)
     assert pool.run() == ["Pack", "Send", "Pack", "Send"]
     assert [len(seat.sent) for seat in pool.seats] == [2, 0]
 
 
 def test_a_worker_that_is_awake_gets_it():
-    pool = short_calls_on_two(asleep=(False, False))
+    pool = short_calls_on(False, False)
     pool.submit(2)
     pool.run()
     assert [len(seat.sent) for seat in pool.seats] == [1, 1]
 
 
 def test_a_call_that_would_take_long_wakes_a_worker():
-    pool = short_calls_on_two()
+    pool = short_calls_on(False, True)
     for _ in range(20):
         pool.ledger.note(20_000.0)
     pool.submit(2)
@@ -345,7 +345,7 @@ def test_a_call_that_would_take_long_wakes_a_worker():
 
 @pytest.mark.parametrize(("cores", "behind"), [(3, 10), (2, 19)])
 def test_a_call_that_would_wait_for_long_wakes_a_worker_if_there_is_a_core_for_it(cores, behind):
-    pool = short_calls_on_two(depth=100)
+    pool = short_calls_on(False, True, depth=100)
     pool.ledger.cores = cores
     for _ in range(20):
         pool.ledger.note(5001.0)
@@ -374,7 +374,7 @@ def test_when_nobody_knows_how_long_calls_take_a_worker_is_woken():
 
 
 def test_calls_that_have_waited_for_too_long_wake_a_worker():
-    pool = short_calls_on_two()
+    pool = short_calls_on(False, True)
     pool.submit(2)
     pool.run()
     assert pool.run() == []
@@ -385,7 +385,7 @@ def test_calls_that_have_waited_for_too_long_wake_a_worker():
 
 
 def test_a_call_of_a_worker_that_is_not_awake_yet_goes_to_one_that_is_idle():
-    pool = short_calls_on_two(asleep=(True, True))
+    pool = short_calls_on(True, True)
     pool.submit()
     pool.run()
     assert [len(seat.sent) for seat in pool.seats] == [1, 0]
@@ -396,10 +396,35 @@ def test_a_call_of_a_worker_that_is_not_awake_yet_goes_to_one_that_is_idle():
     assert pool.run() == [], "it runs it"
 
 
-def test_when_all_sleep_one_is_woken_and_no_call_goes_back_and_forth():
-    pool = short_calls_on_two(asleep=(True, True))
+def test_when_all_sleep_one_is_woken_and_if_it_does_not_come_another():
+    pool = short_calls_on(True, True)
     pool.submit(2)
     pool.run()
     assert [len(seat.sent) for seat in pool.seats] == [2, 0]
-    pool.ledger.hurry()
     assert pool.run() == [], "its wake is under way"
+    pool.ledger.hurry()
+    assert pool.run() == ["Withdraw", "Send"]
+    assert [len(seat.sent) for seat in pool.seats] == [1, 1]
+    pool.ledger.hurry()
+    assert pool.run() == [], "no call goes back and forth"
+
+
+def test_one_that_does_not_come_does_not_hide_a_call_that_waits_behind_another():
+    pool = short_calls_on(True, False, True)
+    for _ in range(20):
+        pool.ledger.note(20_000.0)
+    pool.submit(2)
+    pool.run()
+    for _ in range(20):
+        pool.ledger.note(1000.0)
+    pool.submit(2)
+    pool.run()
+    pool.ledger.hurry()
+    pool.run()
+    assert [len(seat.sent) for seat in pool.seats] == [1, 2, 1]
+    pool.ledger.ended(pool.seats[2].sent[0])
+    pool.ledger.note(1000.0)
+    assert pool.run() == []
+    pool.ledger.hurry()
+    assert pool.run() == ["Withdraw", "Send"]
+    assert [len(seat.sent) for seat in pool.seats] == [1, 1, 1]
