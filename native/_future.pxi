@@ -151,8 +151,8 @@ cdef class LazyFuture(Watch):
         self.call = None
         if self.gate != NULL:
             PyThread_release_lock(self.gate)
-        if self.led and desk is not None and desk.owner != PyThread_get_thread_ident():
-            desk.kick()
+        if self.led and desk is not None:
+            desk.baton.kick()
 
     def forsake(self, error):
         """In a forked child: whoever would finish it is the parent's, and so are the threads that may have its locks."""
@@ -235,7 +235,7 @@ cdef class LazyFuture(Watch):
         cdef bint is_first
         cdef bint is_pools = self.desk is not None
         if self.state == RUNNING and self.call is not None and self.desk is not None:
-            self.desk.recall(self.call)
+            self.desk.sender.recall(self.call)
         is_first = self.state == PENDING
         if is_first and self.condition is None:
             self.state = CANCELLED_AND_NOTIFIED if is_pools else CANCELLED

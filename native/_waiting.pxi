@@ -96,8 +96,8 @@ cdef class LeadingEvent(Watch):
         self.flag = True
         if self.sleeper is not None:
             self.sleeper.set()
-        if self.led and self.desk.owner != PyThread_get_thread_ident():
-            self.desk.kick()
+        if self.led:
+            self.desk.baton.kick()
 
     def clear(self):
         """As `threading.Event`."""

@@ -314,14 +314,14 @@ def test_an_answer_that_was_given_before_the_death_arrives(lonely, gate, how):
     wait, desk = gate("wait"), lonely._pool.desk
     pid = lonely.submit(faults.die_in_thread, faults.Death(how), wait).result()
     lonely.submit(tasks.make_shared, 9, 1).result()
-    sequencer.wait_until(desk.try_take)  # now nobody reads answers, nor judges deaths
+    sequencer.wait_until(desk.baton.try_take)  # now nobody reads answers, nor judges deaths
     try:
         future = lonely.submit(tasks.make_shared, 100_000, 7)
-        sequencer.wait_until(lambda: desk.has_answer)
+        sequencer.wait_until(lambda: desk.baton.has_answer)
         wait.open()
         sequencer.wait_until(lambda: sequencer.is_gone(pid))
     finally:
-        desk.lay_down()
+        desk.baton.lay_down()
     assert future.exception() is None
     assert future.result().sum() == 700_000
     still_works(lonely)

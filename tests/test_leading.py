@@ -50,7 +50,7 @@ def in_thread(function):
 
 def has_baton(executor):
     """Until some thread is the leader and asleep: only then is it sure to be woken by what comes."""
-    while not executor._pool.desk.leader_sleeps:
+    while not executor._pool.desk.baton.leader_sleeps:
         os.sched_yield()
 
 
@@ -153,7 +153,7 @@ def test_a_signal_handler_that_raises_lays_the_baton_down(lonely, gate):
         thread.join()
     finally:
         signal.signal(signal.SIGUSR1, before)
-    assert not lonely._pool.desk.leader_sleeps
+    assert not lonely._pool.desk.baton.leader_sleeps
     answered = threading.Event()
     future.add_done_callback(lambda _: answered.set())
     leave.open()

@@ -48,17 +48,17 @@ class Baton:
         self.desk = executor._pool.desk
 
     def __enter__(self):
-        sequencer.wait_until(self.desk.try_take)
+        sequencer.wait_until(self.desk.baton.try_take)
         return self
 
     def __exit__(self, *_):
-        self.desk.lay_down()
+        self.desk.baton.lay_down()
 
     def wait_answer(self):
-        sequencer.wait_until(lambda: self.desk.has_answer)
+        sequencer.wait_until(lambda: self.desk.baton.has_answer)
 
     def wait_due(self):
-        sequencer.wait_until(lambda: self.desk.is_due)
+        sequencer.wait_until(lambda: self.desk.sender.is_due)
 
 
 def still_works(executor):

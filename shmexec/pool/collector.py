@@ -84,7 +84,7 @@ class Collector:
         self._on_failure = on_failure
         self._epoll = select.epoll()
         self._epoll.register(event, select.EPOLLIN | select.EPOLLET)
-        self._epoll.register(desk.timer, select.EPOLLIN | select.EPOLLET)
+        self._epoll.register(desk.sender.timer, select.EPOLLIN | select.EPOLLET)
         self._watched: dict[int, Worker] = {}  # by pidfd; changed by one thread at a time, under the pool's lock
         self._dead: list[Worker] = []  # not judged yet
         self._name = name
@@ -144,8 +144,8 @@ class Collector:
     def close(self) -> None:
         """Give the descriptors back; the threads have ended, or were never started."""
         self._epoll.close()
-        self._desk.close_event()
-        os.close(self._desk.timer)
+        self._desk.baton.close_event()
+        os.close(self._desk.sender.timer)
         # and let go of the pool, which has this object: else both would wait for the collection of garbage
         del self._on_backlog, self._on_death, self._on_time, self._on_round, self._on_failure
 
@@ -181,9 +181,9 @@ class Collector:
                 self._call()
                 if self._is_over:
                     return
-                self._desk.falls_asleep()
+                self._desk.baton.falls_asleep()
                 ready = self._epoll.poll(self._patience)
-                self._desk.is_awake()
+                self._desk.baton.is_awake()
         finally:
             with self._duty:
                 self._running -= 1
@@ -196,15 +196,15 @@ class Collector:
         """On duty: deal with what there is, until nothing comes or there are callbacks to run."""
         try:
             for descriptor, _ in ready:
-                if descriptor == self._desk.timer:
-                    self._desk.on_timer()
+                if descriptor == self._desk.sender.timer:
+                    self._desk.sender.on_timer()
                 elif descriptor != self._event:
                     self._epoll.unregister(descriptor)
                     self._dead.append(self._watched.pop(descriptor))
             self._desk.try_collect()
             while not self._is_over:
                 self._on_backlog()
-                if (self._dead or self._desk.is_due) and self._desk.try_take():
+                if (self._dead or self._desk.sender.is_due) and self._desk.baton.try_take():
                     self._judge()
                 self._patience = self._on_round()
                 if self._patience == END:
@@ -240,7 +240,7 @@ class Collector:
                 self._on_death(self._dead.pop(0))
             self._on_time()
         finally:
-            self._desk.lay_down()
+            self._desk.baton.lay_down()
 
 
 def _run_one(callback: Callable[[], None]) -> None:

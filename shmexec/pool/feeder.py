@@ -89,7 +89,7 @@ class Feeder:
         """Whether there was one; what can be done under the lock is done, the rest is in `taken`."""
         try:
             with self._desk.lock:
-                found = self._desk.take_step(taken, self._home.broken is not None)
+                found = self._desk.sender.take_step(taken, self._home.broken is not None)
                 start_collector = not found and bool(self._workers) and not self.is_collecting
                 self.is_collecting |= start_collector
             if start_collector:
@@ -169,7 +169,7 @@ class Feeder:
         """It is one of the workers from now on; may be repeated."""
         with self._desk.lock:
             self._workers[worker.seat] = worker
-            self._desk.watch(worker.seat)
+            self._desk.baton.watch(worker.seat)
             self._collector.watch(worker)
             self._ledger.eager = self._crew.forks
             self._tally.workers_started += not step.is_done

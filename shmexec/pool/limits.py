@@ -53,7 +53,7 @@ class Limits:
 
     def look(self) -> None:
         """Doom the workers whose call has run for longer than it may."""
-        if not self._desk.is_due:
+        if not self._desk.sender.is_due:
             return
         with self._desk.lock:
             now = time.monotonic_ns()
@@ -62,7 +62,7 @@ class Limits:
                 assert call is not None
                 if self._ledger.looked(seat, seat.channel.begun_at(call.position), now):
                     self._ledger.doom(seat, call, Verdict.OVERTIME)
-            self._desk.set_alarm()
+            self._desk.sender.set_alarm()
 
     def cancel(self, call: Call) -> Cancelled:
         """End a call whose future is running, as far as users can see."""
@@ -82,16 +82,16 @@ class Limits:
     def _interrupt(self, call: Call) -> Cancelled:
         seat = call.seat
         assert seat is not None
-        self._desk.withdraw(seat, call)
+        self._desk.sender.withdraw(seat, call)
         if call.state != CallState.SENT:
             return self._take(call)
         behind = seat.sent[seat.sent.index(call) + 1 :]
         for other in reversed(behind):
-            self._desk.withdraw(seat, other)
+            self._desk.sender.withdraw(seat, other)
             if other.state == CallState.SENT:
                 return Cancelled.NO
         self._ledger.doom(seat, call, Verdict.UNWANTED)
-        self._desk.ring()
+        self._desk.baton.ring()
         return Cancelled.LATER
 
     def _take(self, call: Call) -> Cancelled:

@@ -6,7 +6,7 @@ Guarantees: a worker's death fails the call that it was running and no other; no
     lock, but for finalizers, which the collection of garbage runs wherever it likes: what they ask of the pool while
     their thread has the lock, or the fork server's, is put off, and they do not wait for one pool under another's.
 Assumptions: the ledger, the seats and the rings' producer side are touched under the desk's lock only; the answer rings
-    by who has the baton (native/_desk.pxi), the dead by the collector. No lock is needed for a call's own fields: one
+    by who has the baton (native/_baton.pxi), the dead by the collector. No lock is needed for a call's own fields: one
     thread at a time has it in hand, as the ledger says.
 """
 
@@ -383,7 +383,7 @@ class Pool:
         """Put off what a finalizer asks for: its thread may be anywhere, with any lock in its hands."""
         self._put_off.append(action)
         if self._feeder.is_collecting:
-            self.desk.ring()
+            self.desk.baton.ring()
         elif not self._closed.is_set():
             try:
                 _thread.start_new_thread(self._do_what_was_put_off, ())  # a threading.Thread would take locks
@@ -432,7 +432,7 @@ class Pool:
             victim = seat.doomed or begun
             expected = seat.is_leaving or (self._closing and self._is_idle)
             over = self._ledger.died(seat, victim, expected)
-            self.desk.unwatch(seat)
+            self.desk.baton.unwatch(seat)
         if victim is not None and (report := _core.read_report(worker.channel, victim.number)) is not None:
             victim.future.note_report(report[-1])
         self._endings.forget(worker)
@@ -490,10 +490,10 @@ class Pool:
                     self._endings.begin(worker, now if self._is_killing else now + _GRACE)
             for seat in self._ledger.doomed():
                 self._endings.begin(self._workers[seat], now + _LIMIT_GRACE)
-            self.desk.set_alarm()
+            self.desk.sender.set_alarm()
             go_on = not ending or bool(self._workers) or not self._closing
         if go_on:
-            waits = self._endings.ask(now), self.desk.seconds_to_alarm
+            waits = self._endings.ask(now), self.desk.sender.seconds_to_alarm
             return min((seconds for seconds in waits if seconds is not None), default=None)
         self._end()
         return END
@@ -571,7 +571,7 @@ class Pool:
     def _wake(self) -> None:
         with self.desk.lock:
             if not self._closed.is_set():
-                self.desk.ring()
+                self.desk.baton.ring()
 
     def _end(self) -> None:
         """The last step of the pool: no worker is left."""

@@ -12,18 +12,9 @@ from shmexec.pool.collector import Collector
 CANNOT = "can't start new thread"
 
 
-class Desk:
+def new_desk(event: int) -> _core.Desk:
     """One for which nothing ever comes."""
-
-    is_due = False
-
-    def __init__(self) -> None:
-        self.timer = os.eventfd(0, os.EFD_CLOEXEC)
-
-    def try_collect(self) -> None: ...
-    def close_event(self) -> None: ...
-    def spin(self) -> bool:
-        return False
+    return _core.Desk(_core.Hub.create(event), _core.Ledger(1, 1), _core.LazyFuture, None, lambda: None)
 
 
 @pytest.mark.parametrize("is_calling", [False, True], ids=["it runs them", "the other runs one"])
@@ -31,7 +22,7 @@ def test_who_leaves_callbacks_to_the_other_does_not_ring_for_it(is_calling: bool
     """Or it would ring for itself, and go round and round until the callback that runs is over."""
     event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
     nothing = lambda *_: None  # noqa: E731
-    collector = Collector(event, Desk(), nothing, nothing, nothing, lambda: 60.0, nothing, "collector")  # type: ignore[arg-type]
+    collector = Collector(event, new_desk(event), nothing, nothing, nothing, lambda: 60.0, nothing, "collector")
     collector._callbacks.append(lambda: None)
     if is_calling:
         collector._calling.acquire()
@@ -42,7 +33,6 @@ def test_who_leaves_callbacks_to_the_other_does_not_ring_for_it(is_calling: bool
     else:
         assert os.eventfd_read(event) == 1  # it sleeps no more: the other is to look when the 60 seconds are over
     collector.close()
-    os.close(event)
 
 
 def test_no_thread_to_be_had_is_an_error_that_names_the_limit_and_what_was_submitted_is_done(
@@ -83,17 +73,17 @@ def test_the_event_is_not_closed_under_a_thread_that_writes_to_it() -> None:
     os.set_blocking(event, False)
     os.write(event, bytes(1 << 20))  # as much as the pipe takes
     os.set_blocking(event, True)
-    desk = _core.Desk(_core.Hub.create(event), _core.Ledger(1, 1), _core.LazyFuture, None, lambda: None)
-    writer = threading.Thread(target=desk.ring_here)
+    desk = new_desk(event)
+    writer = threading.Thread(target=desk.baton.ring_here)
     writer.start()
-    while not desk.is_ringing:
+    while not desk.baton.is_ringing:
         os.sched_yield()
     desk.close()
-    desk.close_event()
+    desk.baton.close_event()
     os.fstat(event)
     os.read(reader, 1 << 16)
     writer.join()
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(event)
     os.close(reader)
-    os.close(desk.timer)
+    os.close(desk.sender.timer)
