@@ -9,7 +9,7 @@ import pytest
 import sequencer
 import tasks
 
-from shmexec.pool import pool as pool_module
+from shmexec.pool import lives
 
 WAYS = ["terminate_workers", "kill_workers"]
 
@@ -78,7 +78,7 @@ def swallow_all(begun):
 @pytest.mark.parametrize("way", WAYS)
 def test_workers_that_do_not_let_themselves_be_ended_are_killed(make_executor, gate, monkeypatch, way):
     if way == "terminate_workers":
-        monkeypatch.setattr(pool_module, "_GRACE", 0.2)
+        monkeypatch.setattr(lives, "_GRACE", 0.2)
     begun = gate("begun")
     executor = make_executor(1)
     future = executor.submit(swallow_all, begun)

@@ -20,7 +20,7 @@ import tasks
 
 import shmexec
 from shmexec import TaskTimeout
-from shmexec.pool import pool as pool_module
+from shmexec.pool import lives
 
 SHORT = 0.05  # seconds; for calls that never end by themselves
 LONG = 1000.0
@@ -29,7 +29,7 @@ LONG = 1000.0
 @pytest.fixture
 def short_grace(monkeypatch):
     """For calls that SIGTERM does not end."""
-    monkeypatch.setattr(pool_module, "_LIMIT_GRACE", 0.2)
+    monkeypatch.setattr(lives, "_LIMIT_GRACE", 0.2)
 
 
 @pytest.fixture

@@ -140,9 +140,9 @@ FIGURES = [  # where it stands, by how much, what a page says with it
     ("shmexec.pool.spans._LARGEST", 1, "docs/reference.md", "up to {:,} where they do nothing"),
     ("shmexec.mapping._FEW_SHORT", 1, "docs/reference.md", "({} numbers or short strings"),
     ("shmexec.transport.messages.DEPTH", 1, "docs/internals/data-flow.md", "(`DEPTH`)"),
-    ("shmexec.pool.pool._LIMIT_GRACE", 1, "docs/reference.md", "not ended after {} seconds"),
-    ("shmexec.pool.pool._LIMIT_GRACE", 1, "docs/internals/data-flow.md", "for {} seconds, then SIGKILL"),
-    ("shmexec.pool.pool._GRACE", 1, "docs/reference.md", "has not ended {} seconds after"),
+    ("shmexec.pool.lives._LIMIT_GRACE", 1, "docs/reference.md", "not ended after {} seconds"),
+    ("shmexec.pool.lives._LIMIT_GRACE", 1, "docs/internals/data-flow.md", "for {} seconds, then SIGKILL"),
+    ("shmexec.pool.lives._GRACE", 1, "docs/reference.md", "has not ended {} seconds after"),
     ("shmexec.pool.last_words._KEPT", 1, "docs/reference.md", "at most {} characters"),
     ("shmexec.worker.loop._PATIENCE", 1, "docs/reference.md", "waits up to {} seconds for memory"),
     (

@@ -10,6 +10,7 @@ from shmexec.pickling import failures
 from shmexec.pool.calls import Tally
 from shmexec.pool.crew import Worker
 from shmexec.pool.futures import CallFuture, unreadable
+from shmexec.pool.lives import Lives
 from shmexec.transport.messages import Cost, Kind
 
 
@@ -23,12 +24,6 @@ class AnswersHome(Protocol):
     ) -> None:
         """The call is over."""
 
-    def came_up(self, worker: Worker) -> None:
-        """The worker is ready."""
-
-    def came_up_in_vain(self, worker: Worker, reason: BaseException) -> None:
-        """Its initializer has failed, and it is about to end."""
-
     def break_off(self, reason: BaseException) -> None:
         """No call can be served any more."""
 
@@ -37,12 +32,19 @@ class Answers:
     """Deals with the desk's backlog. All in the collector's thread."""
 
     def __init__(
-        self, desk: _core.Desk, ledger: Ledger, workers: Mapping[Seat, Worker], tally: Tally, home: AnswersHome
+        self,
+        desk: _core.Desk,
+        ledger: Ledger,
+        workers: Mapping[Seat, Worker],
+        tally: Tally,
+        lives: Lives,
+        home: AnswersHome,
     ) -> None:
         self._desk = desk
         self._ledger = ledger
         self._workers = workers
         self._tally = tally
+        self._lives = lives
         self._home = home
 
     def deal_with_backlog(self) -> None:
@@ -67,7 +69,7 @@ class Answers:
             case Kind.RESULT | Kind.ATOM | Kind.FAILURE | Kind.UNREADABLE:
                 self._take_outcome(worker, message)
             case Kind.READY:
-                self._home.came_up(worker)
+                self._lives.came_up(worker)
             case Kind.LEAVING:
                 with self._desk.lock:
                     self._ledger.leaving(worker.seat)
@@ -75,7 +77,7 @@ class Answers:
                 error = failures.load_exception(message.second)
                 reason = BrokenProcessPool(f"the initializer failed: {type(error).__name__}: {error}")
                 reason.__cause__ = error
-                self._home.came_up_in_vain(worker, reason)
+                self._lives.came_up_in_vain(worker, reason)
             case _:
                 worker.process.kill()  # as above
 

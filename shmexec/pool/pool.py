@@ -30,26 +30,16 @@ from shmexec.pool.answers import Answers, set_outcome
 from shmexec.pool.calls import NO_LIMITS, CallLimits, MapScope, Tally
 from shmexec.pool.collector import END, Collector
 from shmexec.pool.crew import Crew, Worker, WorkerSettings
-from shmexec.pool.endings import Endings, alike, death, outcome_of_death
+from shmexec.pool.endings import alike
 from shmexec.pool.feeder import Feeder
 from shmexec.pool.futures import CallFuture
 from shmexec.pool.launcher import WorkerProcess
 from shmexec.pool.limits import Cancelled, Limits
+from shmexec.pool.lives import Lives
 from shmexec.pool.packing import Packer
 from shmexec.pool.spans import SpanMap
 from shmexec.progress import Reported
 from shmexec.transport.messages import DEPTH, Cost, Kind
-
-_FRUITLESS = 3  # workers that die one after the other and have begun nothing: the next would, too
-_IN_VAIN = 10  # calls one after the other that die in each of several attempts
-
-# the standard library's words: programs look for them
-_ABRUPT = "A child process terminated abruptly, the process pool is not usable anymore"
-_ABRUPT_FOR_CALLS = "A process in the process pool was terminated abruptly while the future was running or pending"
-
-_GRACE = 10.0  # seconds that the workers of a broken pool have for their clean-up
-_LIMIT_GRACE = 5.0  # and a worker whose call has run out of time, or was cancelled
-_REFUSAL_GRACE = 10.0  # and one whose initializer has failed
 
 _pool_numbers = itertools.count()
 
@@ -77,7 +67,6 @@ class Pool:
         self._closed = threading.Event()
         self._broken: BaseException | None = None
         self._broken_by: str = ""
-        self._endings = Endings()  # the collector's
         self._put_off: deque[Callable[[], object]] = deque()  # what finalizers have asked for
         self._owner = os.getpid()
         number = next(_pool_numbers)
@@ -88,12 +77,13 @@ class Pool:
         self._packer = Packer(self, self.tally.copies, self.desk.learn)
         self._crew = Crew(settings, hub)
         self._limits = Limits(self.desk, self._ledger)
-        self._answers = Answers(self.desk, self._ledger, self._workers, self.tally, self)
+        self._lives = Lives(self.desk, self._ledger, self._crew, self._workers, self.tally, self)
+        self._answers = Answers(self.desk, self._ledger, self._workers, self.tally, self._lives, self)
         self._collector = Collector(
             self._event,
             self.desk,
             self._answers.deal_with_backlog,
-            self._on_death,
+            self._lives.on_death,
             self._limits.look,
             self._on_round,
             self._on_failure,
@@ -348,6 +338,11 @@ class Pool:
         return self._ledger.is_idle and not self._handing_over
 
     @property
+    def is_emptying(self) -> bool:
+        """Whether it takes no more calls, and none is left. Under the lock."""
+        return self._closing and self._is_idle
+
+    @property
     def is_owned(self) -> bool:
         return self._owner == os.getpid()
 
@@ -410,67 +405,6 @@ class Pool:
 
     # ---- what comes back: the collector's thread -------------------------------------------------
 
-    def came_up(self, worker: Worker) -> None:
-        """The worker is ready."""
-        with self.desk.lock:
-            worker.seat.is_ready = True
-        if _core.has_huge_pages() is False:
-            log.tell_once(self.call_later, log.INFO, "the kernel gives no pages of 2 MiB: arrays lie on pages of 4 KiB")
-
-    def came_up_in_vain(self, worker: Worker, reason: BaseException) -> None:
-        """Its initializer has failed: when what it logs of this is there, as the worker ends, the pool is of no use."""
-        with self.desk.lock:
-            self._ledger.leaving(worker.seat)
-        worker.refusal = reason
-        self._endings.begin(worker, time.monotonic() + _REFUSAL_GRACE, by_itself=True)
-
-    def _on_death(self, worker: Worker) -> None:
-        seat = worker.seat
-        with self.desk.lock:
-            begun = next((call for call in seat.sent if worker.channel.was_started(call.position)), None)
-            was_asked_for = seat.doomed is not None
-            victim = seat.doomed or begun
-            expected = seat.is_leaving or (self._closing and self._is_idle)
-            over = self._ledger.died(seat, victim, expected)
-            self.desk.baton.unwatch(seat)
-        if victim is not None and (report := _core.read_report(worker.channel, victim.number)) is not None:
-            victim.future.note_report(report[-1])
-        self._endings.forget(worker)
-        code = self._crew.bury(worker)  # before anybody learns of it: what the worker held is there again
-        with self.desk.lock:
-            del self._workers[seat]
-        asked_for = was_asked_for or (expected and victim is None)
-        self.tally.workers_died += not asked_for
-        if over is not None and (was_asked_for or not self.breaks):
-            self.finish(over, error=outcome_of_death(worker, code, over))
-        reason = death(worker, code, victim)
-        if asked_for:
-            log.tell(self.call_later, log.INFO, "worker process %d has ended with exit code %s", reason.pid, code)
-            if worker.refusal is not None:
-                self.break_off(worker.refusal)
-            return
-        log.tell(self.call_later, log.WARNING, "%s", reason, is_known=victim is not None)
-        if self.breaks:
-            self.break_off(alike(reason, f"{_ABRUPT_FOR_CALLS}: {reason}"), f"{_ABRUPT}: {reason}", victim)
-        else:
-            self._give_up(code, worker.last_words)
-
-    def _give_up(self, code: int | None, last_words: str) -> None:
-        """Break off if the next worker would only die like those before."""
-        why = ""
-        left = 0
-        with self.desk.lock:
-            if self._ledger.fruitless >= _FRUITLESS:
-                why = f"{_FRUITLESS} worker processes in a row died before they had come up or begun a call"
-                left = self._ledger.go_on_without()
-            elif self._ledger.in_vain >= _IN_VAIN:
-                why = f"the workers of {_IN_VAIN} calls in a row died at every attempt, and no call was answered"
-        if left:
-            log.tell(self.call_later, log.WARNING, "%s: the pool goes on with %d", why, left)
-        elif why:
-            where = last_words and f":\n\n{last_words}"
-            self.break_off(BrokenProcessPool(f"{why}, the last with exit code {code}{where}"))
-
     def _on_round(self) -> float | None:
         """How long the collector may sleep: for ever (None), so many seconds, or it ends."""
         self._do_what_was_put_off()
@@ -479,21 +413,19 @@ class Pool:
             self._ledger.look_again()
         self._feed()
         with self.desk.lock:
-            ending = self._broken is not None or (self._closing and self._is_idle)
+            ending = self._broken is not None or self.is_emptying
             stopping = [worker for worker in self._workers.values() if ending and not worker.seat.is_leaving]
             for worker in stopping:
                 worker.seat.is_leaving = True
                 worker.stop()
             now = time.monotonic()
             if self._broken is not None:
-                for worker in self._workers.values():
-                    self._endings.begin(worker, now if self._is_killing else now + _GRACE)
-            for seat in self._ledger.doomed():
-                self._endings.begin(self._workers[seat], now + _LIMIT_GRACE)
+                self._lives.end_all(now, kill=self._is_killing)
+            self._lives.end_doomed(now)
             self.desk.sender.set_alarm()
             go_on = not ending or bool(self._workers) or not self._closing
         if go_on:
-            waits = self._endings.ask(now), self.desk.sender.seconds_to_alarm
+            waits = self._lives.ask(now), self.desk.sender.seconds_to_alarm
             return min((seconds for seconds in waits if seconds is not None), default=None)
         self._end()
         return END
