@@ -4,7 +4,7 @@
 # Guarantees
 #   D1 whatever stops a leader (its answer, a time-out, a signal handler that raises), it lays the baton down
 #   D2 between an answer's leaving its ring and its future's end no Python code runs, unless it is a finalizer's: a signal
-#      handler cannot raise there. What takes Python (a condition to acquire, callbacks, a map, a failure) goes to the
+#      handler cannot raise there. What takes Python (a condition to acquire, callbacks, a map) goes to the
 #      collector, which is no thread that gets signals
 #   D3 user code never runs under the lock, nor does anything that may set off the collection of garbage
 # Assumptions: the GIL is held; the ledger and the seats are touched under the lock, which the pool's Python code takes, too.
@@ -22,6 +22,7 @@ from libc.string cimport memcpy
 cdef enum:
     KIND_CALL = 1
     KIND_RESULT = 5
+    KIND_FAILURE = 6
     KIND_ATOM = 10
     LONGEST_ATOMS = 2048
     MOST_KNOWN = 256
@@ -274,7 +275,7 @@ cdef class Desk:
         cdef int code = sx_ring_peek(channel.block.heap, &channel.channel.answers, &raw)
         if code == 0:
             return False
-        if code > 0 and (raw.kind == KIND_ATOM or raw.kind == KIND_RESULT):
+        if code > 0 and (raw.kind == KIND_ATOM or raw.kind == KIND_RESULT or raw.kind == KIND_FAILURE):
             call = self.find(seat, raw.call)
         if code < 0 or call is None or call.job is not None or raw.first_bytes != sizeof(cost):
             try:
@@ -309,7 +310,10 @@ cdef class Desk:
             packed.bytes_by_name, packed.bytes_copied = cost.bytes_by_name, cost.bytes_copied
             unread = Unread.__new__(Unread)
             unread.packed = packed
-            self.end(call, cost, unread, None, rest)
+            if raw.kind == KIND_RESULT:
+                self.end(call, cost, unread, None, rest)
+            else:
+                self.end(call, cost, None, unread, rest)
         return True
 
     cdef Call find(self, Seat seat, uint64_t number):

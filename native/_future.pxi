@@ -25,7 +25,7 @@ cdef object log = logging.getLogger("concurrent.futures")
 
 
 cdef class Unread:
-    """A value as it came: bytes, and holds on the blocks that they name."""
+    """A value or an exception as it came: bytes, and holds on the blocks that they name."""
     cdef readonly Packed packed
     cdef bint is_read    # by the future itself, which thinks that it is alone
     cdef bint is_shared
@@ -87,7 +87,7 @@ cdef class LazyFuture(Watch):
 
     @property
     def _exception(self):
-        return self.error
+        return self.read_error()
 
     @_exception.setter
     def _exception(self, error):
@@ -321,7 +321,7 @@ cdef class LazyFuture(Watch):
         if self.state != FINISHED:
             raise CancelledError
         if self.error is not None:
-            raise self.error
+            raise self.read_error()
         if type(self.value) is Unread:
             return self._read()
         return self.value
@@ -338,4 +338,12 @@ cdef class LazyFuture(Watch):
             except BaseException:
                 if self.error is None:
                     raise
+        return self.read_error()
+
+    cdef object read_error(self):
+        """The exception, which is unpickled by who asks first."""
+        if type(self.error) is Unread:
+            with self._condition:  # one reads, the others wait; re-entrant
+                if type(self.error) is Unread:
+                    self.error = self._load_exception((<Unread> self.error).packed.data)
         return self.error

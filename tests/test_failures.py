@@ -2,6 +2,8 @@
 
 import pickle
 import threading
+from concurrent import futures
+from typing import ClassVar
 
 import faults
 import pytest
@@ -40,6 +42,37 @@ def test_a_raised_exception_comes_with_its_remote_traceback(executor, call):
     assert "raise kind(" in cause
     del caught
     still_works(executor)
+
+
+class ToldWhere(Exception):
+    """Notes which threads of this process unpickle one."""
+
+    threads: ClassVar[list[int]] = []
+
+    def __reduce__(self):
+        return _told_where, ()
+
+
+def _told_where():
+    ToldWhere.threads.append(threading.get_ident())
+    return ToldWhere()
+
+
+def test_an_exception_is_unpickled_once_by_who_asks_first(executor):
+    ToldWhere.threads.clear()
+    future = executor.submit(faults.throw, ToldWhere)
+    assert futures.wait([future]).done
+    assert not ToldWhere.threads
+    assert "raised ToldWhere" in repr(future)
+    assert future.exception() is future.exception()
+    with pytest.raises(ToldWhere):
+        future.result()
+    assert ToldWhere.threads == [threading.get_ident()]
+
+
+def test_who_waits_for_a_call_that_raises_needs_no_other_thread(lonely):
+    with lonely._pool._collector._duty:
+        assert isinstance(lonely.submit(divmod, 1, 0).exception(), ZeroDivisionError)
 
 
 def test_what_an_exception_carries_comes_along(executor):

@@ -35,8 +35,8 @@ class Unreadable(Exception):
 
 def pack_exception(error: BaseException) -> Packed:
     """An exception as (its pickle or None, why not, what it says, its traceback)."""
-    text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-    says = "".join(traceback.format_exception_only(type(error), error)).strip()
+    told = traceback.TracebackException(type(error), error, error.__traceback__, compact=True)
+    text, says = "".join(told.format()), "".join(told.format_exception_only()).strip()
     try:
         packed, why = dump(error), ""
     except BaseException as reason:  # also what its author's code leaves by

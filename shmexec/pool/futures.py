@@ -1,4 +1,4 @@
-"""The future of a call: its value arrives pickled and is unpickled by whoever asks for it first.
+"""The future of a call: its value, or what it raised, arrives pickled and is unpickled by whoever asks for it first.
 
 So a result that only goes on to another call is never unpickled in the parent, the collector never runs the code of
 a class that a result happens to have, and one that cannot be unpickled fails its own future.
@@ -10,6 +10,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Protocol
 
 from shmexec._core import Call, LazyFuture, Packed, Unread
+from shmexec.pickling.failures import load_exception
 from shmexec.pickling.pickler import load, load_again
 from shmexec.progress import Reported
 
@@ -52,6 +53,7 @@ class CallFuture(LazyFuture, Future[Any]):
     """A future of `SharedExecutor`. Futures of the same pool can be arguments of its calls."""
 
     _last_report: float | str | None = None
+    _load_exception = staticmethod(load_exception)
 
     @property
     def progress(self) -> float | str | None:
