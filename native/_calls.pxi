@@ -144,9 +144,14 @@ cdef class Seat:
         self.shipped = shipped
         self.sent = []
 
+    cpdef bint is_up(self) noexcept:
+        """It has come up, as far as the parent knows."""
+        return self.channel is None or self.is_ready or self.used > 0
+
     cpdef bint sleeps(self) noexcept:
         """It is not up yet, or waits for somebody to wake it."""
-        return self.channel is not None and not sx_channel_is_awake(self.channel.block.heap, self.channel.channel)
+        return self.channel is not None and not (
+            self.is_up() and sx_channel_is_awake(self.channel.block.heap, self.channel.channel))
 
     cdef Py_ssize_t room(self, Py_ssize_t depth) noexcept:
         return 0 if self.is_leaving or self.is_full or self.timed is not None else depth - len(self.sent)

@@ -334,6 +334,10 @@ cdef class Hub:
         """After an answer: wake who waits for it, if somebody sleeps."""
         return sx_hub_ring(self.hub, self.event)
 
+    def ring_collector(self):
+        """After what is no answer, so that a leader would not see it."""
+        sx_event_write(self.event)
+
 
 cdef extern from "Python.h":
     int PyErr_CheckSignals() except -1

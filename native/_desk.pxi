@@ -79,6 +79,7 @@ cdef class Desk:
     cdef uint64_t numbers
     cdef dict known
     cdef object leading               # what the leader leads for: a Watch
+    cdef int collecting               # looks at the rings under way: one, or of who has the baton some within others
     cdef uint64_t glanced_at          # when a glance saw an answer; 0: not since the last call
 
     def __init__(self, Hub hub, Ledger ledger, future_type, pool, feed):
@@ -175,12 +176,16 @@ cdef class Desk:
     # ---- who waits
 
     cdef int lead(self, Watch watch, int64_t deadline) except -1:
-        """Collect until this is over or the time is. False: another thread does, or the collector is needed."""
+        """Collect until this is over or the time is. False: another thread does, or the collector is needed.
+
+        A signal handler, or a finalizer, that waits while its thread leads leads with the same baton; and lays it down for the
+        collector, unless that is in the middle of a look at the rings. Who led before finds that out.
+        """
         cdef Baton baton = self.baton
-        cdef bint is_again = baton.is_mine()
+        cdef bint is_again = baton.is_mine(), keeps = self.collecting > 0
         if not is_again and not baton.take(LEADER):
             return False
-        before, self.leading = self.leading, watch
+        before, self.leading = self.leading if is_again else None, watch
         watch.led += 1
         try:
             while True:
@@ -189,16 +194,22 @@ cdef class Desk:
                 watch.tell()
                 if watch.is_over():
                     return True
-                if baton.is_wanted and not is_again:
+                if not baton.is_mine():
+                    return False
+                if baton.is_wanted and not (is_again and keeps):
+                    is_again = False
                     return False
                 if deadline >= 0 and <int64_t> sx_now() >= deadline:
                     return True
                 baton.pause(seen, deadline)
+                if not baton.is_mine():
+                    return False
         finally:
             watch.led -= 1
-            self.leading = before
-            if not is_again:
-                baton.leave()
+            if baton.is_mine():
+                self.leading = before if is_again else None
+                if not is_again:
+                    baton.leave()
 
     cdef int glance(self, Call call) except -1:
         """A callback was added: if the answer comes in a few microseconds, collect it, and wake the collector for the callback.
@@ -250,15 +261,19 @@ cdef class Desk:
         cdef Py_ssize_t i = 0
         cdef int left = MOST_ANSWERS
         cdef bint rest = False
-        while i < len(self.baton.watched):  # by index: a worker may be added meanwhile
-            seat = <Seat> self.baton.watched[i]
-            i += 1
-            if seat.is_full:
-                self.lock.take()
-                seat.is_full = False
-                rest |= self.sender.pump_and_drop()
-            while left > 0 and self.take_answer(seat, &rest):
-                left -= 1
+        self.collecting += 1
+        try:
+            while i < len(self.baton.watched):  # by index: a worker may be added meanwhile
+                seat = <Seat> self.baton.watched[i]
+                i += 1
+                if seat.is_full:
+                    self.lock.take()
+                    seat.is_full = False
+                    rest |= self.sender.pump_and_drop()
+                while left > 0 and self.take_answer(seat, &rest):
+                    left -= 1
+        finally:
+            self.collecting -= 1
         if (rest or self.backlog) and self.baton.holder == LEADER:
             self.baton.call_collector()
         return MOST_ANSWERS - left
@@ -329,6 +344,7 @@ cdef class Desk:
     cdef int end(self, Call call, cost_t cost, value, error, bint *rest) except -1:
         """A call has been answered."""
         cdef LazyFuture future = <LazyFuture> call.future
+        cdef bint is_done
         self.lock.take()
         if call.state != SENT:
             self.lock.drop()
@@ -336,13 +352,18 @@ cdef class Desk:
         self.ledger.ended(call)
         self.ledger.note(cost.seconds * 1e9)
         self.count(cost)
-        self.release_dependents(future)
+        is_done = future.try_finish(value, error)
+        if is_done:  # not before: who waits for it need not, and who is about to wait has to see it
+            self.release_dependents(future)
         rest[0] |= self.sender.pump_and_drop()
         rest[0] |= not self.is_open  # the last call of a pool that closes: the collector ends it
         call.release()
-        if not future.try_finish(value, error) and not (
-            type(self.leading) is LeadingEvent and future.try_finish_led(value, error, self.leading)
-        ):
+        if not is_done and type(self.leading) is LeadingEvent and future.try_finish_led(value, error, self.leading):
+            is_done = True
+            self.lock.take()
+            self.release_dependents(future)
+            rest[0] |= self.sender.pump_and_drop()
+        if not is_done:
             self.backlog.append((future, value, error))
         elif future.callbacks:
             self.backlog.append((future,))

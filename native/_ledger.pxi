@@ -207,12 +207,11 @@ cdef class Ledger:
 
     cpdef note(self, double nanoseconds):
         """What a call has taken."""
-        self.is_hurried = False
         self.nanoseconds = 0.5 * ((self.nanoseconds if self.nanoseconds >= 0 else nanoseconds) + nanoseconds)
         self.deep = <Py_ssize_t> min(<double> DEEPEST, max(<double> self.depth, BUSY_NANOSECONDS / (self.nanoseconds + 1.0)))
 
     def hurry(self):
-        """Whoever sleeps is woken, if calls wait behind others."""
+        """One that sleeps is woken, if calls wait behind others."""
         for item in self.seats:
             self.is_hurried |= len((<Seat> item).sent) > 1
 
@@ -428,14 +427,19 @@ cdef class Ledger:
                 call.state = PACKING
                 self.packing_count += 1
                 return Pack(call)
-        if not demand and (seat := self.held_up()) is not None:
+        if (not demand or self.is_stuck()) and (seat := self.held_up()) is not None:
             return Withdraw(seat, seat.sent[len(seat.sent) - 1])
         return None
 
+    cdef bint is_stuck(self) noexcept:
+        """Calls wait for memory alone."""
+        return self.is_starved and not self.packed_calls and not self.packing_count
+
     cdef Seat seat_for(self, Call call):
-        """The worker with the fewest calls; of several one that is awake, and has answered last: its caches are the warmest."""
+        """The worker with the fewest calls; of several one that is awake, or else up, and has answered last: its caches are the
+        warmest."""
         cdef Seat best = None, seat
-        cdef bint is_asleep, was_asleep
+        cdef int far, was_far
         cdef double wait
         cdef Py_ssize_t depth = 1 if call.limit else self.deep if call.is_light else self.depth
         for item in self.seats:
@@ -444,16 +448,19 @@ cdef class Ledger:
                 if best is None or len(seat.sent) < len(best.sent):
                     best = seat
                 elif len(seat.sent) == len(best.sent):
-                    is_asleep = not best.sent and seat.sleeps()
-                    was_asleep = not best.sent and best.sleeps()
-                    if is_asleep < was_asleep or (is_asleep == was_asleep and seat.used >= best.used):
+                    far = 0 if best.sent else seat.sleeps() + (not seat.is_up())
+                    was_far = 0 if best.sent else best.sleeps() + (not best.is_up())
+                    if far < was_far or (far == was_far and seat.used >= best.used):
                         best = seat
-        if best is not None and not best.sent and not call.limit and best.sleeps() and (wait := self.longest_wait()):
-            for item in self.seats:
-                seat = <Seat> item
-                if seat.sent and seat.room(depth) > 0 and self.nanoseconds * len(seat.sent) < wait:
-                    self.is_sparing = True
-                    return seat
+        if best is not None and not best.sent and not call.limit and best.sleeps():
+            wait = self.longest_wait()
+            if wait:
+                for item in self.seats:
+                    seat = <Seat> item
+                    if seat.sent and seat.is_up() and seat.room(depth) > 0 and self.nanoseconds * len(seat.sent) < wait:
+                        self.is_sparing = True
+                        return seat
+            self.is_hurried = False  # one is woken
         return best
 
     cdef double longest_wait(self) noexcept:
@@ -466,34 +473,46 @@ cdef class Ledger:
         return WORTH_A_WAKE if busy < self.cores else INFINITY
 
     cdef Seat held_up(self):
-        """The worker whose last call waits, while another has nothing to do: behind others, or, if the other is awake, also for
-        its own worker to wake."""
-        cdef Seat longest = None, behind = None, seat
-        cdef Py_ssize_t waiting, most = 0, most_behind = 0
+        """The worker whose last call is to be taken back: it waits, behind others or for its worker, which has to come up or to
+        wake, while another worker has nothing to do. Of several the one whose first call is the oldest: it may take long."""
+        cdef Seat held = None, behind = None, unready = None, seat
+        cdef Py_ssize_t most_behind = 0
         cdef bint idle = False, asleep = False, is_asleep
         cdef double wait
         for item in self.seats:
             seat = <Seat> item
-            if seat.is_leaving:
+            if seat.is_leaving or (seat.sent and (<Call> seat.sent[len(seat.sent) - 1]).has_begun):
                 continue
             is_asleep = seat.sleeps()
             if not seat.sent:
-                asleep |= is_asleep
-                idle |= not is_asleep
+                if not seat.is_full:
+                    asleep |= is_asleep and seat.is_up()
+                    idle |= not is_asleep
                 continue
-            if (<Call> seat.sent[len(seat.sent) - 1]).has_begun:
-                continue
-            waiting = len(seat.sent) - (not is_asleep)
-            if waiting > most:
-                longest, most = seat, waiting
-            if len(seat.sent) - 1 > most_behind:
-                behind, most_behind = seat, len(seat.sent) - 1
+            if not seat.is_up():
+                unready = seat
+            if len(seat.sent) > (not is_asleep) and (held is None or is_older(seat, held)):
+                held = seat
+            if len(seat.sent) > 1:
+                most_behind = max(most_behind, len(seat.sent))
+                if behind is None or is_older(seat, behind):
+                    behind = seat
+        if behind is None:
+            self.is_hurried = False
         if idle:
-            return longest
-        if behind is None or not asleep:
+            return held
+        if not asleep:
+            return None
+        if unready is not None:
+            return unready
+        if behind is None:
             return None
         wait = self.longest_wait()
-        if wait and (behind.sleeps() or self.nanoseconds * len(behind.sent) < wait):
+        if wait and (behind.sleeps() or self.nanoseconds * most_behind < wait):
             self.is_sparing = True
             return None
         return behind
+
+
+cdef bint is_older(Seat one, Seat other) noexcept:
+    return (<Call> one.sent[0]).number < (<Call> other.sent[0]).number

@@ -15,6 +15,9 @@
  *              to the event oneself
  *   kick       (the leader is wanted elsewhere, or its future is done) move `turn`, wake
  *
+ * What is no answer (a worker has skipped tasks that were taken back: its ring has room) a leader would not see: for that a worker
+ * writes to the event, whoever has the baton.
+ *
  * Invariant: while the baton is free the word is COLLECTOR, or whoever swapped it has written to the event or is about to.
  * SYNC POINT doorbell: who stores the word looks at the rings behind a fence, who publishes looks at the word behind a fence:
  * one of them sees the other.

@@ -1,4 +1,4 @@
-"""Ctrl-C wherever the thread that submits may be: no call is lost, and no start of a worker; nobody waits for ever."""
+"""Ctrl-C wherever the thread that submits or cancels may be: no call is lost, nor the start of a worker."""
 
 import dis
 import functools
@@ -6,9 +6,10 @@ import sys
 
 import numpy as np
 import sequencer
+import tasks
 
 from shmexec import SharedExecutor
-from shmexec.pool import feeder
+from shmexec.pool import feeder, futures, limits, pool
 
 # behind these Python looks for signals; but not when a function in Python returns
 BEFORE = {"CALL", "CALL_KW", "CALL_FUNCTION_EX", "RESUME", "JUMP_BACKWARD"}
@@ -22,22 +23,24 @@ def looks_of(code):
 
 
 class Interrupting:
-    """Raises KeyboardInterrupt in the feeder's code, where Python looks for signals for the nth time."""
+    """Raises KeyboardInterrupt in the code of these modules, where Python looks for signals for the nth time."""
 
-    def __init__(self, number):
+    def __init__(self, number, *modules):
         self.left = number
-        self.calling = None  # a function in Python
+        self.files = {module.__file__ for module in modules}
+        self.calling = set()  # frames, of functions in Python that they call
 
     def __call__(self, frame, event, arg):
-        if frame.f_back.f_code.co_filename == feeder.__file__:
-            self.calling = frame.f_back
-        if frame.f_code.co_filename != feeder.__file__:
+        if frame.f_back is not None and frame.f_back.f_code.co_filename in self.files:
+            self.calling.add(frame.f_back)
+        if frame.f_code.co_filename not in self.files:
             return None
         frame.f_trace_lines, frame.f_trace_opcodes = False, True
         return self.step
 
     def step(self, frame, event, arg):
-        has_returned, self.calling = self.calling is frame, None
+        has_returned = frame in self.calling
+        self.calling.discard(frame)
         if event == "opcode" and frame.f_lasti in looks_of(frame.f_code) and not has_returned:
             self.left -= 1
             if self.left < 0:
@@ -46,20 +49,25 @@ class Interrupting:
         return self.step
 
 
-def interrupted(executor, number):
-    """Whether there is an nth place on the way of a call; the pool has nothing left to do then, and goes on."""
-    interrupting = Interrupting(number)
+def is_interrupted(interrupting, function, *args):
+    """Call it; whether there is an nth place on its way."""
     before = sys.gettrace()
     sys.settrace(interrupting)
     try:
-        executor.submit(np.sum, np.ones(10))
+        function(*args)
     except KeyboardInterrupt:
         pass
     finally:
         sys.settrace(before)
+    return interrupting.left < 0
+
+
+def interrupted(executor, number):
+    """Whether there is an nth place on the way of a call; the pool has nothing left to do then, and goes on."""
+    found = is_interrupted(Interrupting(number, feeder), executor.submit, np.sum, np.ones(10))
     assert executor.submit(np.sum, np.ones(10)).result() == 10
     sequencer.wait_until(lambda: not any(executor._pool.counts()))
-    return interrupting.left < 0
+    return found
 
 
 def test_ctrl_c_loses_no_call_wherever_it_comes():
@@ -80,3 +88,20 @@ def test_ctrl_c_loses_no_start_of_a_worker_wherever_it_comes():
                 found = interrupted(executor, number)
                 number += found
     assert number > 5
+
+
+def test_ctrl_c_leaves_no_call_half_cancelled_wherever_it_comes(lonely, gate):
+    begun, leave = gate("begun"), gate("leave")
+    number, found = 0, True
+    while found:
+        lonely.submit(tasks.pass_gates, begun, leave)
+        begun.wait_open()
+        future = lonely.submit(np.sum, np.ones(100_000))  # copied: its future runs
+        behind = lonely.submit(str, future)
+        found = is_interrupted(Interrupting(number, pool, limits, futures), lonely.cancel, future)
+        number += found
+        leave.open()
+        sequencer.wait_until(lambda: not any(lonely._pool.counts()))
+        assert future.done()
+        assert behind.done()
+    assert number > 20

@@ -54,6 +54,8 @@ class Answers:
             entry = backlog.popleft()
             if len(entry) == 3:
                 set_outcome(*entry)
+                with self._desk.lock:
+                    self._desk.release_dependents(entry[0])
             elif isinstance(entry[0], CallFuture):
                 entry[0]._invoke_callbacks()
             else:

@@ -40,12 +40,13 @@ class Worker:
     last_words: str = ""  # when it is dead
     refusal: BaseException | None = None  # why no worker of this pool will be of use
 
-    def stop(self) -> None:
-        """Tell it to end when it has run what it was sent."""
+    def try_stop(self) -> bool:
+        """Tell it to end when it has run what it was sent; False: its ring is full, of calls that were taken back."""
         try:
-            self.channel.stop(Kind.STOP)
+            return self.channel.stop(Kind.STOP)
         except _core.BadMessage:
             self.process.kill()
+            return True
 
 
 @dataclass(frozen=True)

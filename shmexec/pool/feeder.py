@@ -78,11 +78,16 @@ class Feeder:
                     self._carry_out(taken[-1])
                     taken.pop()
             except BaseException as error:  # Ctrl-C in the thread that submits: the calls in its hands end here
-                is_packing = bool(taken) and type(taken[-1]) is Pack
+                had_some = bool(taken)
+                is_packing = had_some and type(taken[-1]) is Pack
                 while taken:
                     self._give_up(taken[-1], error)
                     taken.pop()
                 if not (is_packing and self._collector.is_current_thread()):
+                    if self.is_collecting:  # others' calls may wait behind those
+                        self._desk.baton.ring()
+                    elif had_some:
+                        self.feed()
                     raise  # the collector gets no Ctrl-C: pickling has called sys.exit(), say
 
     def _take_step(self, taken: list[Step]) -> bool:

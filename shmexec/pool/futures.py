@@ -108,10 +108,11 @@ class CallFuture(LazyFuture, Future[Any]):
 
     def cancel(self) -> bool:
         was_cancelled = self.cancelled()
-        cancelled = super().cancel()
-        if cancelled and not was_cancelled and self.pool is not None:
-            self.pool.cancelled(self)
-        return cancelled
+        try:
+            return super().cancel()
+        finally:  # a callback may raise what ends programs
+            if self.cancelled() and not was_cancelled and self.pool is not None:
+                self.pool.cancelled(self)
 
     def _invoke_callbacks(self) -> None:
         if self._done_callbacks and self.pool is not None and self.pool.call_later(super()._invoke_callbacks):

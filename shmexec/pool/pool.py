@@ -209,6 +209,8 @@ class Pool:
             self._submit(call)
         except Exception as error:
             set_outcome(call.future, None, error)
+            self._release_dependents(call.future)
+            self._feed()
 
     def shutdown(self, *, wait: bool, cancel_futures: bool) -> None:
         """Take no more calls; the workers end when the last is done. May be repeated."""
@@ -224,8 +226,8 @@ class Pool:
             if cancel_futures:
                 self._is_cancelling = True
                 cancelled = self._ledger.pending()
-            lacks_collector = bool(self._workers) and not self._feeder.is_collecting
-        if lacks_collector:  # it could not be started
+            lacks_collector = not self._feeder.is_collecting and (bool(self._workers) or not self._is_idle)
+        if lacks_collector:  # it could not be started, or the first worker could not
             self._feed()
         with self.desk.lock:
             collecting = self._feeder.is_collecting
@@ -276,11 +278,24 @@ class Pool:
         if future.cancel():
             return True
         call = self.desk.call_of(future)
-        became = Cancelled.NO if call is None or not self.is_owned else self._limits.cancel(call)
-        if call is not None and became is Cancelled.TAKEN:
-            self.finish(call)
+        if call is None or not self.is_owned:
+            return False
+        try:
+            became = self._limits.cancel(call)
+            if became is Cancelled.TAKEN:
+                self.finish(call)
+        except BaseException:  # Ctrl-C: it may be in nobody's hands now
+            self._later(lambda: self._finish_taken(call))
+            raise
         self._feed()
         return became is not Cancelled.NO
+
+    def _finish_taken(self, call: Call) -> None:
+        """In the collector: `cancel` was interrupted, and may have taken the call."""
+        with self.desk.lock:
+            was_taken = call.verdict == Verdict.UNWANTED and call.state not in (CallState.SENT, CallState.DOOMED)
+        if was_taken:
+            self.finish(call)
 
     def processes(self) -> dict[int, WorkerProcess]:
         """The workers that are there, by pid."""
@@ -416,8 +431,7 @@ class Pool:
             ending = self._broken is not None or self.is_emptying
             stopping = [worker for worker in self._workers.values() if ending and not worker.seat.is_leaving]
             for worker in stopping:
-                worker.seat.is_leaving = True
-                worker.stop()
+                worker.seat.is_leaving = worker.try_stop()
             now = time.monotonic()
             if self._broken is not None:
                 self._lives.end_all(now, kill=self._is_killing)
@@ -433,12 +447,18 @@ class Pool:
     def finish(
         self, call: Call, *, packed: Packed | None = None, error: BaseException | None = None, cost: Cost | None = None
     ) -> None:
-        """The call is over: its future is done (or was cancelled), its arguments go."""
+        """The call is over: its future is done (or was cancelled), its arguments go.
+
+        If this was interrupted it may be repeated.
+        """
         with self.desk.lock:
-            if call.state == CallState.ENDED:
+            is_again = call.state == CallState.ENDED
+            if is_again and (call.job is not None or call.future.done()):
+                self.desk.release_dependents(call.future)
                 return
             job, was_sent = call.job, call.state == CallState.SENT or call.has_begun
-            self._ledger.ended(call)
+            if not is_again:
+                self._ledger.ended(call)
             self._handing_over += job is not None
         call.release()
         if call.verdict == Verdict.UNWANTED:

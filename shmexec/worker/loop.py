@@ -105,7 +105,7 @@ class Loop:
                 self._channel.wait_task()
             elif message.withdrawn:
                 self._functions.withdrawn(message.function)
-                self._hub.ring()  # no answer will tell the parent that the ring has room again
+                self._hub.ring_collector()  # no answer will tell the parent that the ring has room again
             elif message.kind == Kind.STOP:
                 return
             else:

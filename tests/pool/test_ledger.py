@@ -302,9 +302,9 @@ class Sleeper(Seat):
         return self.is_asleep
 
 
-def short_calls_on(*asleep, depth=2):
-    """Calls take a microsecond; so many workers, of which the first has answered last."""
-    pool = Pool(len(asleep), depth=depth)
+def short_calls_on(*asleep, depth=2, more=0):
+    """Calls take a microsecond; so many workers, of which the first has answered last, and there can be more."""
+    pool = Pool(len(asleep) + more, depth=depth)
     for number in range(len(asleep)):
         pool.submit()
         start = pool.ledger.next_step()
@@ -417,14 +417,83 @@ def test_one_that_does_not_come_does_not_hide_a_call_that_waits_behind_another()
     pool.run()
     for _ in range(20):
         pool.ledger.note(1000.0)
-    pool.submit(2)
+    pool.seats[0].is_full = True
+    pool.submit()
     pool.run()
-    pool.ledger.hurry()
-    pool.run()
-    assert [len(seat.sent) for seat in pool.seats] == [1, 2, 1]
-    pool.ledger.ended(pool.seats[2].sent[0])
-    pool.ledger.note(1000.0)
+    pool.seats[0].is_full = False
+    assert [len(seat.sent) for seat in pool.seats] == [1, 2, 0]
     assert pool.run() == []
     pool.ledger.hurry()
     assert pool.run() == ["Withdraw", "Send"]
     assert [len(seat.sent) for seat in pool.seats] == [1, 1, 1]
+
+
+def test_an_answer_does_not_call_the_hurry_off():
+    pool = short_calls_on(False, True)
+    pool.submit(2)
+    pool.run()
+    pool.ledger.hurry()
+    pool.ledger.note(1000.0)
+    assert pool.run() == ["Withdraw", "Send"]
+
+
+class Late(Sleeper):
+    """A worker that is not up yet, or not as far as the parent knows."""
+
+    come_up = False
+
+    def is_up(self):
+        return self.come_up
+
+    def sleeps(self):
+        return self.is_asleep or not self.come_up
+
+
+@pytest.mark.parametrize("is_asleep", [False, True])
+def test_a_call_of_a_worker_that_is_not_up_goes_to_one_that_has_nothing_to_do(is_asleep):
+    pool = short_calls_on(False, more=1)
+    pool.ledger.note(20_000_000.0)
+    pool.submit(2)
+    while (step := pool.ledger.next_step()) is not None:
+        if isinstance(step, Start):
+            pool.seats.append(Late(1))
+            pool.ledger.started(step, pool.seats[1])
+        elif isinstance(step, Pack):
+            pool.ledger.packed(step.call)
+        else:
+            pool.ledger.sent(step.seat, step.call)
+    assert [len(seat.sent) for seat in pool.seats] == [1, 1]
+    pool.ledger.ended(pool.seats[0].sent[0])
+    pool.seats[0].is_asleep = is_asleep
+    assert pool.run() == ["Withdraw", "Send"]
+    assert [len(seat.sent) for seat in pool.seats] == [1, 0]
+    pool.submit()
+    pool.run()
+    assert [len(seat.sent) for seat in pool.seats] == [1, 1]
+    assert pool.run() == [], "the other is busy"
+
+
+def test_calls_that_wait_for_memory_do_not_hide_one_that_waits_behind_another():
+    pool = Pool()
+    pool.submit(3)
+    pool.run()
+    one, other = sorted(pool.seats, key=lambda seat: len(seat.sent))
+    pool.submit()
+    pool.ledger.ended(one.sent[0])
+    step = pool.ledger.next_step()
+    assert isinstance(step, Pack)
+    assert pool.ledger.try_later(step.call)
+    assert isinstance(step := pool.ledger.next_step(), Withdraw)
+    assert step.seat is other
+
+
+def test_a_worker_whose_ring_is_full_of_what_was_taken_back_gets_no_more():
+    pool = Pool()
+    pool.submit(3)
+    pool.run()
+    one, _ = sorted(pool.seats, key=lambda seat: len(seat.sent))
+    pool.ledger.ended(one.sent[0])
+    one.is_full = True
+    assert pool.run() == []
+    pool.ledger.look_again()
+    assert pool.run() == ["Withdraw", "Send"]
