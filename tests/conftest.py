@@ -50,8 +50,8 @@ def relatives():
             continue
         try:
             stat = Path(f"/proc/{entry}/stat").read_text()
+            command = Path(f"/proc/{entry}/cmdline").read_bytes()  # first: who ends has no environment
             environment = Path(f"/proc/{entry}/environ").read_bytes()
-            command = Path(f"/proc/{entry}/cmdline").read_bytes()
         except (OSError, ProcessLookupError):
             continue
         state, parent = stat.rpartition(")")[2].split()[:2]

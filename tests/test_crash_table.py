@@ -232,7 +232,11 @@ def test_nothing_survives_a_parent_that_leaves_by_os_exit(script, gate, relative
 @pytest.mark.parametrize("stage", ["starting", "idle", "in user code", "pickling its result"])
 def test_nothing_is_left_when_all_are_killed_at_once(script, gate, relatives, stage):
     with start_parent(script, gate, stage) as program:
-        for pid, _, _ in relatives():
-            os.kill(pid, signal.SIGKILL)
+        there = [(os.pidfd_open(pid)) for pid, _, _ in relatives()]
+        for signum in signal.SIGSTOP, signal.SIGKILL:  # stopped, none ends by itself because another was killed
+            for process in there:
+                signal.pidfd_send_signal(process, signum)
+        for process in there:
+            os.close(process)
     assert program.returncode == -signal.SIGKILL
     sequencer.wait_until(lambda: not relatives())

@@ -239,8 +239,12 @@ def fail_in_the_second(first, say, wait):
 def test_a_worker_whose_initializer_has_failed_holds_nobody_up_while_it_ends(make_executor, gate, tmp_path):
     say, wait, called = gate("say"), gate("wait"), threading.Event()
     executor = make_executor(2, "forkserver", fail_in_the_second, (tmp_path / "first", say, wait))
-    futures = [executor.submit(tasks.double, i) for i in range(2)]
+    begun, leave = gate("begun"), gate("leave")
+    futures = [executor.submit(tasks.pass_gates, begun, leave, 0)]
+    begun.wait_open()
+    futures.append(executor.submit(tasks.double, 1))  # the second worker is started for it
     say.wait_open()
+    leave.open()
     futures.append(executor.submit(tasks.double, 2))
     futures[-1].add_done_callback(lambda _: called.set())  # which the collector runs
     called.wait()

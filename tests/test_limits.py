@@ -33,6 +33,17 @@ def short_grace(monkeypatch):
 
 
 @pytest.fixture
+def long_grace(monkeypatch):
+    """For calls whose worker the test kills itself."""
+    monkeypatch.setattr(lives, "_LIMIT_GRACE", LONG)
+
+
+def kill_workers(executor):
+    for pid in list(executor._processes):
+        os.kill(pid, signal.SIGKILL)
+
+
+@pytest.fixture
 def lonely(make_executor):
     """A pool of one worker, which is up, and has imported this module."""
     executor = make_executor(1)
@@ -182,14 +193,17 @@ def test_an_answer_that_is_there_when_the_time_is_judged_counts(lonely):
     assert lonely.stats().workers_started == 1
 
 
-def test_an_answer_after_the_verdict_is_dropped(lonely, gate, short_grace):
+def test_an_answer_after_the_verdict_is_dropped(lonely, gate, monkeypatch):
     leave = gate("leave")
-    lonely.submit(block_term, True).result()
+    monkeypatch.setattr(lives.Lives, "end_doomed", lambda *_: None)  # before it is told to end
     future = lonely.options(timeout=SHORT).submit(tasks.pass_gates, gate("begun"), leave)
     seat = seat_of(lonely)
     sequencer.wait_until(lambda: seat.doomed is not None)
     done = lonely.stats().calls_done
-    leave.open()
+    with Baton(lonely) as baton:
+        leave.open()
+        baton.wait_answer()
+    kill_workers(lonely)
     assert isinstance(future.exception(), TaskTimeout)
     assert lonely.stats().calls_done == done
     still_works(lonely)
@@ -229,18 +243,16 @@ def linger_at(i, where):
     return i
 
 
-def test_in_a_map_each_item_has_the_limit(make_executor):
-    executor = make_executor(2)
-    got = executor.options(timeout=2).map(linger_at, range(6), itertools.repeat(3))
+def test_in_a_map_each_item_has_the_limit(lonely):
+    got = lonely.options(timeout=2).map(linger_at, range(6), itertools.repeat(3))
     assert [next(got) for _ in range(3)] == [0, 1, 2]
     with pytest.raises(TaskTimeout):
         next(got)
-    still_works(executor)
+    still_works(lonely)
 
 
-def test_in_a_map_with_a_chunk_size_each_chunk_has_the_limit(make_executor):
-    executor = make_executor(1)
-    got = executor.options(timeout=2).map(linger_at, range(6), itertools.repeat(3), chunksize=2)
+def test_in_a_map_with_a_chunk_size_each_chunk_has_the_limit(lonely):
+    got = lonely.options(timeout=2).map(linger_at, range(6), itertools.repeat(3), chunksize=2)
     assert [next(got), next(got)] == [0, 1]
     with pytest.raises(TaskTimeout):
         next(got)
@@ -290,7 +302,7 @@ def test_a_call_that_runs_is_cancelled_and_its_worker_replaced(lonely, gate):
     assert lonely.stats().workers_died == 0
 
 
-def test_a_call_is_running_until_its_worker_is_dead(lonely, gate, short_grace):
+def test_a_call_is_running_until_its_worker_is_dead(lonely, gate, long_grace):
     begun, leave = gate("begun"), gate("leave")
     lonely.submit(block_term, True).result()
     future = lonely.submit(tasks.pass_gates, begun, leave)
@@ -298,7 +310,7 @@ def test_a_call_is_running_until_its_worker_is_dead(lonely, gate, short_grace):
     assert lonely.cancel(future)
     assert future.running(), "it may be writing into its arguments"
     assert lonely.cancel(future), "once more"
-    leave.open()
+    kill_workers(lonely)
     with pytest.raises(CancelledError):
         future.result()
 

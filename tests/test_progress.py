@@ -168,6 +168,7 @@ def test_nothing_is_written_where_nobody_looks(executor, monkeypatch):
 def test_lines_are_written_everywhere_if_the_environment_asks_for_them(executor, monkeypatch):
     monkeypatch.setattr(sys, "stderr", io.StringIO())
     monkeypatch.setenv("SHMEXEC_PROGRESS", "always")
+    monkeypatch.setattr(progress.time, "monotonic", lambda: 0.0)
     assert list(executor.map(tasks.double, range(3), progress="doubling")) == [0, 2, 4]
     assert sys.stderr.getvalue().startswith("doubling: 3/3 (100%), ")
     assert sys.stderr.getvalue().count("\n") == 1
@@ -187,6 +188,7 @@ def test_the_environment_can_silence_bars_and_has_to_make_sense(executor, monkey
 def test_a_terminal_gets_lines_without_tqdm(executor, monkeypatch):
     terminal = open_terminal(monkeypatch)
     without_tqdm(monkeypatch)
+    monkeypatch.setattr(progress.time, "monotonic", lambda: 0.0)
     assert list(executor.map(tasks.double, range(3), progress=True)) == [0, 2, 4]
     assert terminal.getvalue().startswith("3/3 (100%), ")
 

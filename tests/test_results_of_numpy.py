@@ -242,7 +242,7 @@ sys.exit(int(code))
 
 @pytest.mark.slow
 @pytest.mark.parametrize("threshold", [1, 32 << 10])
-def test_numpys_own_tests_pass_on_the_heap(script, threshold):
-    files = ["test_multiarray.py", "test_umath.py", "test_item_selection.py", "test_numeric.py", "test_mem_overlap.py"]
-    ran = script(NUMPY_TESTS, threshold, *files, check=False, timeout=110)
+@pytest.mark.parametrize("file", ["multiarray", "umath", "item_selection", "numeric", "mem_overlap"])
+def test_numpys_own_tests_pass_on_the_heap(script, threshold, file):
+    ran = script(NUMPY_TESTS, threshold, f"test_{file}.py", check=False, timeout=110)
     assert ran.returncode == 0, ran.stdout[-3000:] + ran.stderr[-3000:]

@@ -82,14 +82,14 @@ def test_the_kind_of_the_result_follows_from_what_it_is_or_is_chosen(folder, run
 
 
 def test_what_fails_is_named_with_its_reason_and_the_rest_is_done(folder, run):
-    folder.make(0, 1, 2, 3, 4)
+    folder.make(0, 1, 2, 4)
     scans = folder.path / "scans"
     (scans / "junk.npy").write_text("garbage, which is no array")
     np.save(scans / "objects.npy", np.array([{}]), allow_pickle=True)
     os.mkfifo(scans / "pipe.npy")
     (scans / "gone.npy").symlink_to("nowhere")
     (scans / "new\nline.txt").touch()
-    ran = run(STEPS + "trouble", "--json", "--timeout", "0.4", "--retries", "1", files=["scans/*"])
+    ran = run(STEPS + "trouble", "--json", "--retries", "1", files=["scans/*"])
     assert ran.status == 1
     assert (ran.json["done"], ran.json["left"], ran.json["stopped"]) == (2, 0, "")
     assert sorted(one for one in os.listdir("results") if one[0] != ".") == ["0.npy", "4.npy"]
@@ -103,14 +103,22 @@ def test_what_fails_is_named_with_its_reason_and_the_rest_is_done(folder, run):
     assert "Object arrays" in reasons.pop("objects.npy")
     assert "is not of a kind that is read: .npy, " in reasons.pop("new\nline.txt")
     assert reasons == {
-        "3.npy": "it ran for longer than 0.4 seconds",
         "pipe.npy": "is not a regular file",
         "gone.npy": "cannot be read: No such file or directory",
     }
     assert all(one["attempts"] == 2 for one in failed.values())
-    assert folder.log() == [0, 1, 1, 2, 2, 3, 3, 4, 4]
+    assert folder.log() == [0, 1, 1, 2, 2, 4, 4]
     assert 'raise ValueError("no such' in failed["1.npy"]["traceback"]
     assert "shmexec map: scans/new\\nline.txt: is not" in ran.err  # as it happens, and in one line
+
+
+def test_what_takes_too_long_is_named(folder, run):
+    folder.make(3)
+    ran = run(STEPS + "trouble", "--json", "--timeout", "0.4", "--retries", "1")
+    assert (ran.status, ran.json["done"], ran.json["left"]) == (1, 0, 0)
+    (failed,) = ran.json["failed"]
+    assert failed["reason"] == "it ran for longer than 0.4 seconds"
+    assert failed["attempts"] == 2
 
 
 def test_a_result_that_cannot_be_written_says_what_to_return(folder, run):
