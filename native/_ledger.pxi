@@ -398,10 +398,13 @@ cdef class Ledger:
 
     def next_step(self):
         """What to do next, or None until something happens."""
-        cdef Seat seat
+        cdef Seat seat, held
         cdef Call call
         cdef Py_ssize_t demand, depth, room
         if self.packed_calls and (seat := self.seat_for(self.packed_calls[0])) is not None:
+            held = self.held_before(self.packed_calls[0], seat)
+            if held is not None:
+                return Withdraw(held, held.sent[len(held.sent) - 1])
             return Send(seat, self.packed_calls.popleft())
         demand = len(self.waiting) + len(self.packed_calls) + self.packing_count
         wanted = demand > 0 if self.eager else self.wanted > 0 or demand > self.idle_count()
@@ -431,6 +434,9 @@ cdef class Ledger:
             return Withdraw(seat, seat.sent[len(seat.sent) - 1])
         return None
 
+    cdef Py_ssize_t depth_of(self, Call call) noexcept:
+        return 1 if call.limit else self.deep if call.is_light else self.depth
+
     cdef bint is_stuck(self) noexcept:
         """Calls wait for memory alone."""
         return self.is_starved and not self.packed_calls and not self.packing_count
@@ -441,7 +447,7 @@ cdef class Ledger:
         cdef Seat best = None, seat
         cdef int far, was_far
         cdef double wait
-        cdef Py_ssize_t depth = 1 if call.limit else self.deep if call.is_light else self.depth
+        cdef Py_ssize_t depth = self.depth_of(call)
         for item in self.seats:
             seat = <Seat> item
             if seat.room(depth) > 0:
@@ -453,15 +459,41 @@ cdef class Ledger:
                     if far < was_far or (far == was_far and seat.used >= best.used):
                         best = seat
         if best is not None and not best.sent and not call.limit and best.sleeps():
-            wait = self.longest_wait()
-            if wait:
-                for item in self.seats:
-                    seat = <Seat> item
-                    if seat.sent and seat.is_up() and seat.room(depth) > 0 and self.nanoseconds * len(seat.sent) < wait:
-                        self.is_sparing = True
-                        return seat
+            seat = self.spare_seat(depth)
+            if seat is not None:
+                return seat
             self.is_hurried = False  # one is woken
         return best
+
+    cdef Seat spare_seat(self, Py_ssize_t depth, Seat behind=None):
+        """Where a call would wait rather than wake a worker, or have one come up; as if `behind` had one call less."""
+        cdef double wait = self.longest_wait()
+        cdef Py_ssize_t count
+        if wait:
+            for item in self.seats:
+                seat = <Seat> item
+                count = len(seat.sent) - (seat is behind)
+                if count and seat.is_up() and depth - count > 0 and seat.room(DEEPEST) > 0 and self.nanoseconds * count < wait:
+                    self.is_sparing = True
+                    return seat
+        return None
+
+    cdef Seat held_before(self, Call call, Seat seat):
+        """If this worker, which is to have the call, has none: the worker whose last call waits behind others, and is older.
+
+        As far as can be told, calls begin in their order: one that is older may be what the younger one waits for.
+        """
+        cdef Seat held = None, other
+        if seat.sent or (seat.sleeps() and self.longest_wait()):
+            return None
+        for item in self.seats:
+            other = <Seat> item
+            if (len(other.sent) > 1 and not other.is_leaving
+                    and (<Call> other.sent[len(other.sent) - 1]).number < call.number
+                    and not (<Call> other.sent[len(other.sent) - 1]).has_begun
+                    and (held is None or is_older(other, held))):
+                held = other
+        return held
 
     cdef double longest_wait(self) noexcept:
         """Nanoseconds that a call waits behind others rather than wake a worker; 0: it does not."""
@@ -476,9 +508,7 @@ cdef class Ledger:
         """The worker whose last call is to be taken back: it waits, behind others or for its worker, which has to come up or to
         wake, while another worker has nothing to do. Of several the one whose first call is the oldest: it may take long."""
         cdef Seat held = None, behind = None, unready = None, seat
-        cdef Py_ssize_t most_behind = 0
         cdef bint idle = False, asleep = False, is_asleep
-        cdef double wait
         for item in self.seats:
             seat = <Seat> item
             if seat.is_leaving or (seat.sent and (<Call> seat.sent[len(seat.sent) - 1]).has_begun):
@@ -493,10 +523,8 @@ cdef class Ledger:
                 unready = seat
             if len(seat.sent) > (not is_asleep) and (held is None or is_older(seat, held)):
                 held = seat
-            if len(seat.sent) > 1:
-                most_behind = max(most_behind, len(seat.sent))
-                if behind is None or is_older(seat, behind):
-                    behind = seat
+            if len(seat.sent) > 1 and (behind is None or is_older(seat, behind)):
+                behind = seat
         if behind is None:
             self.is_hurried = False
         if idle:
@@ -505,11 +533,7 @@ cdef class Ledger:
             return None
         if unready is not None:
             return unready
-        if behind is None:
-            return None
-        wait = self.longest_wait()
-        if wait and (behind.sleeps() or self.nanoseconds * most_behind < wait):
-            self.is_sparing = True
+        if behind is None or self.spare_seat(self.depth_of(behind.sent[len(behind.sent) - 1]), behind) is not None:
             return None
         return behind
 

@@ -44,7 +44,7 @@ cdef class Sender:
         """Under the lock: hand out what is packed. True: there is something to do in Python."""
         cdef Ledger ledger = self.ledger
         cdef Call call
-        cdef Seat seat
+        cdef Seat seat, held
         while True:
             if ledger.packed_calls:
                 call = <Call> ledger.packed_calls[0]
@@ -52,6 +52,10 @@ cdef class Sender:
                 if seat is None:
                     self.publish()
                     return len(ledger.seats) + ledger.starting < ledger.max_workers
+                held = ledger.held_before(call, seat)
+                if held is not None:
+                    self.withdraw(held, held.sent[len(held.sent) - 1])
+                    continue
                 ledger.packed_calls.popleft()
                 self.send(seat, call)
                 if self.failed:

@@ -1,5 +1,6 @@
 """Calls that fail, at every stage of their way: that one future, with the reason; the pool goes on."""
 
+import os
 import pickle
 import threading
 from concurrent import futures
@@ -68,6 +69,30 @@ def test_an_exception_is_unpickled_once_by_who_asks_first(executor):
     with pytest.raises(ToldWhere):
         future.result()
     assert ToldWhere.threads == [threading.get_ident()]
+
+
+class Interrupts(Exception):
+    """The first time that one is unpickled in this process Ctrl-C comes."""
+
+    left = 1
+
+    def __reduce__(self):
+        return _interrupts, (os.getpid(),)
+
+
+def _interrupts(pid):
+    if pid != os.getpid() and Interrupts.left:
+        Interrupts.left -= 1
+        raise KeyboardInterrupt
+    return Interrupts()
+
+
+def test_ctrl_c_while_an_exception_is_unpickled_is_not_taken_for_it(executor):
+    Interrupts.left = 1
+    future = executor.submit(faults.throw, Interrupts)
+    with pytest.raises(KeyboardInterrupt):
+        future.result()
+    assert isinstance(future.exception(), Interrupts)
 
 
 def test_who_waits_for_a_call_that_raises_needs_no_other_thread(lonely):
@@ -190,7 +215,6 @@ def test_something_that_contains_itself_too_deeply_fails_its_call(executor):
         lambda: faults.RaisesFrom("first", pickling=SystemExit),
         lambda: faults.RaisesFrom("first", unpickling=SystemExit),
         lambda: faults.RaisesFrom("first", pickling=KeyboardInterrupt),
-        lambda: faults.RaisesFrom("first", unpickling=KeyboardInterrupt),
     ],
 )
 def test_an_exception_that_cannot_cross_says_what_it_was(executor, make):
@@ -204,6 +228,14 @@ def test_an_exception_that_cannot_cross_says_what_it_was(executor, make):
     assert "in fail" in str(error.__cause__)
     still_works(executor)
     assert executor.stats().workers_died == 0
+
+
+def test_an_exception_whose_unpickling_wants_to_end_the_program_does_so_as_a_values_does(executor):
+    """It cannot be told from a Ctrl-C that comes in between."""
+    future = executor.submit(faults.throw, faults.RaisesFrom, "first", unpickling=KeyboardInterrupt)
+    with pytest.raises(KeyboardInterrupt):
+        future.exception()
+    still_works(executor)
 
 
 def test_an_exception_that_turns_into_something_else_is_reported(executor):

@@ -10,6 +10,7 @@ from concurrent.futures import CancelledError
 
 import numpy as np
 import pytest
+import sequencer
 import tasks
 
 import shmexec
@@ -187,6 +188,30 @@ def test_a_span_that_takes_too_long_is_divided(executor):
     assert list(executor.map(wait_for_another_process, range(1100), [pids] * 1100)) == list(range(1100))
 
 
+def count_at(x, counts, _):
+    counts[x] += 1
+    return x
+
+
+@pytest.mark.parametrize("bad", [30, 150])
+def test_no_item_is_run_twice_because_one_cannot_be_pickled(executor, bad):
+    counts = shmexec.zeros(400, int)
+    others = [threading.Lock() if i == bad else None for i in range(400)]
+    list(executor.map(count_at, range(8), [shmexec.zeros(8)] * 8, [None] * 8, chunksize=1))
+    got = executor.map(count_at, range(400), [counts] * 400, others)
+    assert [next(got) for _ in range(bad)] == list(range(bad))
+    with pytest.raises(TypeError, match="cannot be pickled"):
+        next(got)
+    sequencer.wait_until(lambda: not any(executor._pool.counts()))
+    assert counts.max() == 1
+
+
+def test_many_items_that_cannot_be_pickled_are_one_error(executor):
+    with pytest.raises(TypeError, match="cannot be pickled"):
+        list(executor.map(tasks.give, [threading.Lock() for _ in range(300)]))
+    assert executor.submit(tasks.give, 1).result() == 1
+
+
 def die_at(x, bad):
     if x == bad:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -296,7 +321,7 @@ def answer(job, recorder, seconds):
 def test_spans_grow_to_what_takes_sixteen_milliseconds_and_shrink_to_the_end(seconds, largest, items):
     recorder = Recorder()
     job = SpanMap(recorder, tasks.double, None, [(i,) for i in range(items)])
-    job.begin()
+    job.send()
     assert [count for _, count in recorder.sent] == [1] * 5  # two for each worker, and one more
     counts = []
     while recorder.sent:

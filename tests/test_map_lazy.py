@@ -268,7 +268,7 @@ class Recorder:
 def lazy(recorder, ahead):
     source = ((i,) for i in itertools.count())
     job = SpanMap(recorder, tasks.double, None, itertools.islice(source, ahead), ahead)
-    job.begin()
+    job.send()
     return job, job.results(lambda: 0.0, more=source)
 
 
@@ -320,7 +320,7 @@ def test_the_end_of_the_source_sends_what_had_gathered():
     recorder = Recorder(workers=1)
     source = ((i,) for i in range(43))
     job = SpanMap(recorder, tasks.double, None, itertools.islice(source, 30), 30)
-    job.begin()
+    job.send()
     while recorder.sent:
         recorder.answer(job)
     got = job.results(lambda: 0.0, more=source)
@@ -338,7 +338,7 @@ def test_the_end_of_the_source_sends_what_had_gathered():
 def test_what_came_back_and_cannot_be_sent_again_ends_the_map():
     recorder = Recorder(workers=1, refuses_at=8)
     job = SpanMap(recorder, tasks.double, None, [(i,) for i in range(100)])
-    job.begin()
+    job.send()
     while recorder.count < 6:
         recorder.answer(job)
     begin, sent = recorder.sent[0]
@@ -356,7 +356,7 @@ def test_what_came_back_and_cannot_be_sent_again_ends_the_map():
 def test_answers_after_the_end_are_not_kept(ordered):
     recorder = Recorder()
     job = SpanMap(recorder, tasks.double, None, [(i,) for i in range(20)])
-    job.begin()
+    job.send()
     got = job.results(lambda: 0.0, ordered=ordered)
     recorder.answer(job, which=0 if ordered else 2)
     assert next(got) == (0 if ordered else 2)
@@ -366,3 +366,13 @@ def test_answers_after_the_end_are_not_kept(ordered):
     assert list(got) == []
     assert not job._answers
     assert not job._fresh
+
+
+def test_what_is_under_way_when_the_pool_closes_can_be_taken_if_there_is_no_more(make_executor):
+    with make_executor(2) as executor:
+        got = executor.map(tasks.double, range(20), buffersize=20)
+    assert list(got) == list(range(0, 40, 2))
+    with make_executor(2) as executor:
+        got = executor.map(tasks.double, range(30), buffersize=20)
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        list(got)

@@ -47,14 +47,19 @@ def pack_exception(error: BaseException) -> Packed:
     return Packed(data, packed.holds, packed.bytes_by_name, packed.bytes_copied)
 
 
-def load_exception(data: bytes | memoryview) -> BaseException:
-    """The exception, with the remote traceback as its cause; if it cannot be had, one that says why and what it was."""
+def load_exception(
+    data: bytes | memoryview, caught: tuple[type[BaseException], ...] = (BaseException,)
+) -> BaseException:
+    """The exception, with the remote traceback as its cause; if it cannot be had, one that says why and what it was.
+
+    `caught`: what its unpickling may leave by. SystemExit would end the thread that all answers come through.
+    """
     pickled, reason, says, text = load(data)
     error: BaseException | None = None
     if pickled is not None:
         try:
             error = load(pickled)
-        except BaseException as unpickling:  # SystemExit would end the thread that all answers come through
+        except caught as unpickling:
             reason = f"{type(unpickling).__name__}: {unpickling}"
     if not isinstance(error, BaseException):
         error = pickle.PicklingError(f"the call raised an exception that cannot be sent back ({reason}): {says}")

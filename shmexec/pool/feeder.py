@@ -58,6 +58,7 @@ class Feeder:
         home: FeederHome,
     ) -> None:
         self.is_collecting = False  # the collector was started; under the lock
+        self._is_going_on = False  # after an interrupt
         self._desk = desk
         self._ledger = ledger
         self._packer = packer
@@ -86,9 +87,17 @@ class Feeder:
                 if not (is_packing and self._collector.is_current_thread()):
                     if self.is_collecting:  # others' calls may wait behind those
                         self._desk.baton.ring()
-                    elif had_some:
-                        self.feed()
+                    elif had_some and not self._is_going_on:
+                        self._go_on()
                     raise  # the collector gets no Ctrl-C: pickling has called sys.exit(), say
+
+    def _go_on(self) -> None:
+        """After an interrupt, and before that goes on its way."""
+        self._is_going_on = True
+        try:
+            self.feed()
+        finally:
+            self._is_going_on = False
 
     def _take_step(self, taken: list[Step]) -> bool:
         """Whether there was one; what can be done under the lock is done, the rest is in `taken`."""

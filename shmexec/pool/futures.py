@@ -7,6 +7,7 @@ a class that a result happens to have, and one that cannot be unpickled fails it
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from typing import Any, Protocol
 
 from shmexec._core import Call, LazyFuture, Packed, Unread
@@ -53,7 +54,8 @@ class CallFuture(LazyFuture, Future[Any]):
     """A future of `SharedExecutor`. Futures of the same pool can be arguments of its calls."""
 
     _last_report: float | str | None = None
-    _load_exception = staticmethod(load_exception)
+    # Ctrl-C while somebody reads it is not what the call has raised
+    _load_exception = staticmethod(partial(load_exception, caught=(Exception, SystemExit)))
 
     @property
     def progress(self) -> float | str | None:

@@ -145,7 +145,7 @@ class Pool:
         job = SpanMap(self, function, scope, items, ahead)
         with self.stays_open():
             try:
-                job.begin()
+                job.send()
             except BaseException:
                 job.cancel()
                 raise
@@ -460,16 +460,18 @@ class Pool:
             if not is_again:
                 self._ledger.ended(call)
             self._handing_over += job is not None
-        call.release()
-        if call.verdict == Verdict.UNWANTED:
-            call.future.set_cancelled()
-        elif packed is not None:
-            call.future.set_result(Unread(packed))
-        elif error is not None and call.future.begin():
-            call.future.set_exception(error)
-        self._release_dependents(call.future)
-        if job is not None:
-            self._hand_over(call, job, packed or error or CancelledError(), cost, was_sent=was_sent)
+        try:
+            call.release()
+            if call.verdict == Verdict.UNWANTED:
+                call.future.set_cancelled()
+            elif packed is not None:
+                call.future.set_result(Unread(packed))
+            elif error is not None and call.future.begin():
+                call.future.set_exception(error)
+            self._release_dependents(call.future)
+        finally:  # also after Ctrl-C: a map is handed over once
+            if job is not None:
+                self._hand_over(call, job, packed or error or CancelledError(), cost, was_sent=was_sent)
 
     def _hand_over(
         self, call: Call, job: SpanMap, answer: Packed | BaseException, cost: Cost | None, *, was_sent: bool
@@ -477,6 +479,9 @@ class Pool:
         """A span is over; its map goes on."""
         try:
             job.done(call.begin, call.begin + call.count, cost, answer, was_sent=was_sent)
+        except BaseException as error:  # Ctrl-C: what was noted of it by then nobody knows
+            job.fail(call.begin, error)
+            raise
         finally:
             self._handed_over()
 

@@ -7,7 +7,7 @@ Guarantees
     free; a worker's death fails the items of its span, from the first that was not answered
   - of a map that is fed (`ahead`) a worker that has nothing to do gets what there is, however little
   - what was cancelled holds nothing but the spans that workers have
-Assumptions: `begin` and `done` run in whichever thread submits or collects, `feed` in the one that iterates; what they
+Assumptions: `send` and `done` run in whichever thread submits or collects, `feed` in the one that iterates; what they
     share is touched under `_lock`, which is held for no call of the pool's. But for `_fresh`: one thread appends, and
     whoever takes has the lock. An item that is appended is seen by who takes next, or the feeder sees that a worker is
     free.
@@ -95,15 +95,26 @@ class SpanMap:
         self._answers: dict[int, Outcome | BaseException] = {}  # by their first item, in the order in which they came
         self._size = 1
         self._seconds = 0.0  # that an item takes
+        self._senders: set[int] = set()  # threads that are sending
         self._is_over = False
         self._why: BaseException | None = None
 
     # ---- from the pool ---------------------------------------------------------------------------
 
-    def begin(self) -> None:
-        """Send the first spans."""
-        while self._send_next():
-            pass
+    def send(self) -> None:
+        """Send the next spans, as many as are to be under way.
+
+        What comes back while a span is being sent, since that cannot be packed, is sent when this thread goes on.
+        """
+        me = threading.get_ident()
+        if me in self._senders:
+            return
+        self._senders.add(me)
+        try:
+            while self._send_next():
+                pass
+        finally:
+            self._senders.discard(me)
 
     def done(self, begin: int, end: int, cost: Cost | None, answer: Packed | BaseException, *, was_sent: bool) -> None:
         """A span has been answered, or has failed as a whole."""
@@ -122,8 +133,7 @@ class SpanMap:
                     self._note(begin, items, read, cost)
             self._changed.notify_all()
         del items, read, answer
-        while self._send_next():
-            pass
+        self.send()
 
     def _note(self, begin: int, items: tuple[Item, ...], outcome: Outcome, cost: Cost | None) -> None:
         count = len(outcome)
@@ -145,7 +155,7 @@ class SpanMap:
                 return False
             begin, items = span
             budget = max(_LEAST_BUDGET, 2 * len(items) * self._seconds)
-            self._under_way[begin] = items, None  # until its future is there: `done` may come first
+            entry = self._under_way[begin] = items, None  # until its future is there: `done` may come first
         try:
             future = self._home.submit_span(self, begin, items, budget)
         except BaseException as error:
@@ -154,7 +164,7 @@ class SpanMap:
                 raise
             return False
         with self._lock:
-            if begin in self._under_way:
+            if self._under_way.get(begin) is entry:  # not what came back of it, and was sent by another thread
                 self._under_way[begin] = items, future
             is_over = self._is_over
         if is_over:
@@ -216,17 +226,17 @@ class SpanMap:
         """Take one more, if there is one; in the thread that iterates. Raises what `check_open` does."""
         if not self._is_fed:
             return
-        self._home.check_open()
         for item in items:
+            self._home.check_open()
             self._fresh.append(item)
             if len(self._fresh) >= min(self._size, self._largest) or len(self._under_way) < self._home.max_workers:
                 with self._home.stays_open():
-                    self.begin()
+                    self.send()
             return
         self._is_fed = False
         try:
             with self._home.stays_open():
-                self.begin()  # what was to gather
+                self.send()  # what was to gather
         except RuntimeError:
             pass  # it takes no more, but runs what it has: some span is under way, whose end sends the next
 

@@ -497,3 +497,37 @@ def test_a_worker_whose_ring_is_full_of_what_was_taken_back_gets_no_more():
     assert pool.run() == []
     pool.ledger.look_again()
     assert pool.run() == ["Withdraw", "Send"]
+
+
+def test_a_call_that_waits_behind_another_begins_before_a_later_one():
+    """The later one may wait for it."""
+    pool = Pool()
+    pool.submit()
+    pool.run()
+    pool.submit(3)
+    steps = []
+    while (step := pool.ledger.next_step()) is not None:
+        if isinstance(step, Pack):
+            pool.ledger.packed(step.call)
+        elif isinstance(step, Send):
+            pool.ledger.sent(
+                pool.seats[0] if not steps else step.seat, step.call
+            )  # the first, before the second worker
+        elif isinstance(step, Withdraw):
+            pool.ledger.withdrawn(step.seat, step.call, True)
+        elif isinstance(step, Start):
+            pool.seats.append(Seat(len(pool.seats)))
+            pool.ledger.started(step, pool.seats[-1])
+        steps.append(type(step).__name__)
+    assert [calls[0] for calls in pool.numbers_of()] == [1, 2]
+
+
+def test_with_more_cores_no_call_goes_back_and_forth_either():
+    pool = short_calls_on(False, True, depth=100)
+    pool.ledger.cores = 8
+    for _ in range(20):
+        pool.ledger.note(9000.0)
+    for _ in range(12):
+        pool.submit()
+        assert "Withdraw" not in pool.run()
+    assert [len(seat.sent) for seat in pool.seats] == [6, 6]
