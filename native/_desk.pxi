@@ -203,7 +203,7 @@ cdef class Desk:
                     return True
                 baton.pause(seen, deadline)
                 if not baton.is_mine():
-                    return False
+                    return watch.is_over()  # by who had it meanwhile
         finally:
             watch.led -= 1
             if baton.is_mine():

@@ -347,6 +347,11 @@ cdef class Ledger:
         return [*sent, *self.packed_calls, *self.waiting, *self.blocked]
 
     @property
+    def is_starting(self):
+        """Whether some worker is being started."""
+        return self.starting > 0
+
+    @property
     def is_idle(self):
         """Whether no call is left."""
         return not (self.blocked or self.waiting or self.packed_calls or self.packing_count or self.sent_calls or

@@ -23,6 +23,11 @@ static int create(sx_segment_t *segment) {
     segment->number = memfd_create(NAME, MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL);
     if (segment->number < 0 && errno == EINVAL) /* before Linux 6.3 */
         segment->number = memfd_create(NAME, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (segment->number >= 0 && segment->number <= STDERR_FILENO) { /* a daemon has closed these, and somebody prints */
+        int high = fcntl(segment->number, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+        close(segment->number);
+        segment->number = high;
+    }
     if (segment->number < 0)
         return -errno;
     if (!fchmod(segment->number, 0600) && !ftruncate(segment->number, (off_t)segment->bytes))

@@ -86,6 +86,13 @@ def wait_until(condition):
         time.sleep(0.001)
 
 
+def send_until(signum, was_seen):
+    """Send this process a signal, again and again: one that comes just before a wait begins is slept through."""
+    while not was_seen():
+        os.kill(os.getpid(), signum)
+        time.sleep(0.001)
+
+
 class Script:
     """Runs programs with this interpreter, in a folder of their own."""
 

@@ -11,6 +11,7 @@ from concurrent.futures import CancelledError, as_completed, wait
 from concurrent.futures.process import BrokenProcessPool
 
 import pytest
+import sequencer
 import tasks
 
 import shmexec
@@ -137,17 +138,20 @@ class Interrupted(Exception):
     pass
 
 
-def _interrupt(signum, frame):
-    raise Interrupted
-
-
 def test_a_signal_handler_that_raises_lays_the_baton_down(lonely, gate):
     begun, leave = gate("begun"), gate("leave")
     future = lonely.submit(tasks.pass_gates, begun, leave, 9)
     begun.wait_open()
-    before = signal.signal(signal.SIGUSR1, _interrupt)
+    interrupted = threading.Event()
+
+    def interrupt(*_):
+        if not interrupted.is_set():
+            interrupted.set()
+            raise Interrupted
+
+    before = signal.signal(signal.SIGUSR1, interrupt)
     try:
-        thread, _ = in_thread(lambda: (has_baton(lonely), os.kill(os.getpid(), signal.SIGUSR1)))
+        thread, _ = in_thread(lambda: (has_baton(lonely), sequencer.send_until(signal.SIGUSR1, interrupted.is_set)))
         with pytest.raises(Interrupted):
             future.result()
         thread.join()

@@ -122,12 +122,13 @@ def full(make_executor, gate, tmp_path):
     up, begun, leave = gate("up"), gate("begun"), gate("leave")
     executor = make_executor(2, None, stop_when_up, (tmp_path / "first", up))
     executor.submit(tasks.give, 1).result()
+    workers = executor._pool._workers
+    (first,) = workers
     executor.submit(tasks.pass_gates, begun, leave)
     begun.wait_open()
     kept = executor.submit(tasks.give, DATA)
-    workers = executor._pool._workers
     sequencer.wait_until(lambda: len(workers) == 2)
-    ((seat, worker),) = [(seat, worker) for seat, worker in workers.items() if not seat.is_ready]
+    ((seat, worker),) = [(seat, worker) for seat, worker in workers.items() if seat is not first]
     while not all(each.is_full for each in workers):
         executor.submit(tasks.give, DATA).cancel()
     assert executor.cancel(kept)
@@ -189,6 +190,33 @@ def test_a_call_that_was_sent_to_a_worker_that_is_not_up_goes_to_one_that_is_idl
     sequencer.wait_until(lambda: len(executor._processes) == 2)
     leave.open()
     assert [busy.result(), other.result()] == [2, 3]
+
+
+def test_a_pool_does_not_end_while_a_worker_is_being_started(make_executor, monkeypatch, gate):
+    """Its start is then over, and it is told to end as the others are."""
+    begun, leave = gate("begun"), gate("leave")
+    executor = make_executor(2)
+    futures = [executor.submit(tasks.pass_gates, begun, leave, 0)]
+    begun.wait_open()
+    starting, go_on = threading.Event(), threading.Event()
+    start = Crew.start
+
+    def start_when_told(crew, **how):
+        starting.set()
+        go_on.wait()
+        return start(crew, **how)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Crew, "start", start_when_told)
+        submitting = in_thread(lambda: futures.append(executor.submit(tasks.give, 1)))
+        starting.wait()
+        leave.open()
+        executor.shutdown(wait=False)
+        go_on.set()
+        submitting.join()
+    executor.shutdown()
+    assert [future.result() for future in futures] == [0, 1]
+    assert not executor._processes
 
 
 # ---- Ctrl-C ----
@@ -262,16 +290,18 @@ def test_a_handler_that_waits_while_its_thread_leads_learns_of_a_death(executor,
     begun, leave = gate("begun"), gate("leave")
     future = executor.submit(tasks.pass_gates, begun, leave, 1)
     begun.wait_open()
-    raised = []
+    asked, raised = threading.Event(), []
 
     def ask(*_):
-        raised.append(executor.submit(os._exit, 3).exception())
-        leave.open()
+        if not asked.is_set():
+            asked.set()
+            raised.append(executor.submit(os._exit, 3).exception())
+            leave.open()
 
     def interrupt_leader():
         while not executor._pool.desk.baton.leader_sleeps:
             os.sched_yield()
-        os.kill(os.getpid(), signal.SIGUSR1)
+        sequencer.send_until(signal.SIGUSR1, asked.is_set)
 
     before = signal.signal(signal.SIGUSR1, ask)
     try:

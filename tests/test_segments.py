@@ -261,3 +261,29 @@ def test_the_account_that_judges_this_sees_what_a_dead_process_has_left():
         finally:
             os.unlink(path)
         assert account.left() == 0
+
+
+WITHOUT_STANDARD_DESCRIPTORS = """
+import os, sys
+from shmexec import SharedExecutor, ones
+
+def tell(array):
+    for file in sys.stdout, sys.stderr:
+        if file is not None:
+            print("hello " * 1000, file=file, flush=True)
+    return array.sum()
+
+with SharedExecutor(2) as ex:
+    sums = list(ex.map(tell, [ones(10_000)] * 8))
+with open(sys.argv[1], "w") as file:
+    file.write(repr(set(sums)))
+"""
+
+
+def test_what_a_daemons_workers_print_does_not_go_into_the_heap(tmp_path):
+    """It has closed its standard descriptors: the next files that are opened get their numbers."""
+    script, said = tmp_path / "script.py", tmp_path / "said"
+    script.write_text(WITHOUT_STANDARD_DESCRIPTORS)
+    subprocess.run(["sh", "-c", 'exec "$0" "$1" "$2" <&- >&- 2>&-', sys.executable, script, said], check=True)
+    assert "{" in said.read_text()
+    assert "10000.0" in said.read_text()

@@ -8,8 +8,9 @@ from concurrent.futures import FIRST_COMPLETED, FIRST_EXCEPTION, Future, ThreadP
 
 import numpy as np
 import pytest
+import sequencer
 import tasks
-from test_leading import Interrupted, _interrupt, has_baton, in_thread
+from test_leading import Interrupted, has_baton, in_thread
 
 import shmexec
 
@@ -98,9 +99,16 @@ def test_a_signal_handler_that_raises_in_wait_loses_no_answer(lonely, gate):
     begun, leave = gate("begun"), gate("leave")
     future = lonely.submit(tasks.pass_gates, begun, leave, np.arange(3))
     begun.wait_open()
-    before = signal.signal(signal.SIGUSR1, _interrupt)
+    interrupted = threading.Event()
+
+    def interrupt(*_):
+        if not interrupted.is_set():
+            interrupted.set()
+            raise Interrupted
+
+    before = signal.signal(signal.SIGUSR1, interrupt)
     try:
-        thread, _ = in_thread(lambda: (has_baton(lonely), os.kill(os.getpid(), signal.SIGUSR1)))
+        thread, _ = in_thread(lambda: (has_baton(lonely), sequencer.send_until(signal.SIGUSR1, interrupted.is_set)))
         with pytest.raises(Interrupted):
             wait([future])
         thread.join()

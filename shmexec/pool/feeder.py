@@ -120,6 +120,8 @@ class Feeder:
         elif type(step) is Start:
             with log.put_off(self._home.call_later):
                 self._start(step)
+            if self.is_collecting:  # the end of the pool may wait for this
+                self._desk.baton.ring()
         else:  # a call that could not be sent
             call, error = cast("tuple[Call, BaseException | None]", step)
             if error is not None or not call.future.begin():

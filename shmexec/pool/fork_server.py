@@ -136,10 +136,9 @@ class ForkServer:
             owner = open_pidfd(os.getpid())
             ends.callback(os.close, owner)
             command = COMMAND.format(path=search_path(), control=theirs.fileno(), owner=owner, preload=self._preload)
-            executable = os.fsdecode(spawn.get_executable())
-            arguments = [executable, *_util._args_from_interpreter_flags(), "-c", command]
+            arguments = [os.fsdecode(executable()), *_util._args_from_interpreter_flags(), "-c", command]
             with signals_blocked(), startable():
-                pid = _util.spawnv_passfds(os.fsencode(executable), arguments, [theirs.fileno(), owner])
+                pid = _util.spawnv_passfds(executable(), arguments, [theirs.fileno(), owner])
             self._pidfd = open_pidfd(pid)
             self._control = ours
             undo.pop_all()
@@ -179,8 +178,19 @@ def with_workers_modules(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def search_path() -> list[str]:
-    """``sys.path`` for a process with another working directory, as multiprocessing sends it."""
-    return [path or _process.ORIGINAL_DIR or "" for path in sys.path]
+    """``sys.path`` for a process with another working directory, as multiprocessing sends it.
+
+    Without what is no string, which imports do not look at either.
+    """
+    return [path or _process.ORIGINAL_DIR or "" for path in sys.path if isinstance(path, str)]
+
+
+def executable() -> bytes:
+    """The interpreter for other processes. Raises RuntimeError if nobody knows it."""
+    found = spawn.get_executable()
+    if not found:
+        raise RuntimeError("sys.executable is not set: multiprocessing.set_executable() names the interpreter to start")
+    return os.fsencode(found)
 
 
 # ---- who shares it ----

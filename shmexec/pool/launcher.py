@@ -198,7 +198,7 @@ def _start_spawned(
         program = command.index("-c") + 1
         command[program] = f"import os; os.environ.update({dict(variables)!r}); {command[program]}"
     with fork_server.signals_blocked(), startable():
-        pid = _util.spawnv_passfds(os.fsencode(spawn.get_executable()), command, [payload, tracker, *numbers])
+        pid = _util.spawnv_passfds(fork_server.executable(), command, [payload, tracker, *numbers])
         return adopt(pid, name)
 
 

@@ -437,7 +437,7 @@ class Pool:
                 self._lives.end_all(now, kill=self._is_killing)
             self._lives.end_doomed(now)
             self.desk.sender.set_alarm()
-            go_on = not ending or bool(self._workers) or not self._closing
+            go_on = not ending or bool(self._workers) or self._ledger.is_starting or not self._closing
         if go_on:
             waits = self._lives.ask(now), self.desk.sender.seconds_to_alarm
             return min((seconds for seconds in waits if seconds is not None), default=None)

@@ -143,6 +143,13 @@ class Server:
             link.close()
 
 
+def open_standard_descriptors() -> None:
+    """Where the owner is a daemon without: what is printed shall not go into a file that gets their numbers."""
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(number, True)
+    os.close(number)
+
+
 def refuse(link: socket.socket, error: OSError) -> None:
     """Tell who asks for a child that there is none, and why."""
     with link:
@@ -156,7 +163,7 @@ def load(name: str) -> None:
     """Import a module. If that fails it is left to the worker, where the traceback belongs."""
     try:
         importlib.import_module(name)
-    except Exception:
+    except (Exception, SystemExit):
         pass
 
 
@@ -193,6 +200,7 @@ def main(control: int, owner: int, preload: Sequence[str]) -> NoReturn:
     try:
         for number in control, owner:
             os.set_inheritable(number, False)
+        open_standard_descriptors()
         # ignored, which exec inherits, there would be no exit statuses
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         for name in preload:

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from multiprocessing import connection
+from multiprocessing import connection, spawn
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,18 @@ def test_another_preload_is_another_fork_server(forkserver: Launcher, ask: Ask) 
 def test_a_module_that_cannot_be_preloaded_is_left_to_the_workers(exitcode_of: ExitCode) -> None:
     with Launcher("forkserver", preload=["there.is.no.such.module"]) as launcher:
         assert exitcode_of(launcher, lambda fds: None) == 0
+
+
+def test_what_is_no_string_in_the_search_path_is_ignored_as_by_imports(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = fork_server.search_path()
+    monkeypatch.setattr(sys, "path", [*sys.path, Path("/nowhere"), None, b"bytes"])
+    assert fork_server.search_path() == before
+
+
+def test_without_an_interpreter_to_start_the_error_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spawn, "get_executable", lambda: None)
+    with pytest.raises(RuntimeError, match="set_executable"):
+        fork_server.ForkServer(("numpy", "no_fork_server_of_others")).start()
 
 
 def test_a_fork_server_that_was_killed_is_replaced(forkserver: Launcher, ask: Ask, waiting_worker: Waiting) -> None:
