@@ -264,7 +264,7 @@ def test_the_account_that_judges_this_sees_what_a_dead_process_has_left():
 
 
 WITHOUT_STANDARD_DESCRIPTORS = """
-import os, sys
+import multiprocessing, os, sys
 from shmexec import SharedExecutor, ones
 
 def tell(array):
@@ -273,17 +273,24 @@ def tell(array):
             print("hello " * 1000, file=file, flush=True)
     return array.sum()
 
-with SharedExecutor(2) as ex:
-    sums = list(ex.map(tell, [ones(10_000)] * 8))
-with open(sys.argv[1], "w") as file:
-    file.write(repr(set(sums)))
+def main():
+    method = sys.argv[2] and multiprocessing.get_context(sys.argv[2]) or None
+    with SharedExecutor(2, method) as ex:
+        sums = list(ex.map(tell, [ones(10_000)] * 8))
+    with open(sys.argv[1], "w") as file:
+        file.write(repr(set(sums)))
+
+if __name__ == "__main__":
+    main()
 """
 
 
-def test_what_a_daemons_workers_print_does_not_go_into_the_heap(tmp_path):
+@pytest.mark.parametrize("method", [None, "fork", "forkserver", "spawn"])
+def test_what_a_daemons_workers_print_does_not_go_into_the_heap(tmp_path, method):
     """It has closed its standard descriptors: the next files that are opened get their numbers."""
     script, said = tmp_path / "script.py", tmp_path / "said"
     script.write_text(WITHOUT_STANDARD_DESCRIPTORS)
-    subprocess.run(["sh", "-c", 'exec "$0" "$1" "$2" <&- >&- 2>&-', sys.executable, script, said], check=True)
+    close = 'exec "$0" "$@" <&- >&- 2>&-'
+    subprocess.run(["sh", "-c", close, sys.executable, script, said, method or ""], check=True)
     assert "{" in said.read_text()
     assert "10000.0" in said.read_text()

@@ -28,6 +28,7 @@ from typing import Any
 
 from shmexec.pool import log
 from shmexec.pool.worker_process import explained, open_pidfd, startable
+from shmexec.transport.standard import open_standard_descriptors
 
 # BLAS has no thread of its own in the server; each worker asks for as many as it may have (shmexec/worker/threads.py)
 COMMAND = """\
@@ -128,6 +129,7 @@ class ForkServer:
     def _started(self) -> socket.socket:
         if self._control is not None:
             return self._control
+        open_standard_descriptors()
         with ExitStack() as ends:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             undo = ends.enter_context(ExitStack())

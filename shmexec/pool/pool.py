@@ -40,6 +40,7 @@ from shmexec.pool.packing import Packer
 from shmexec.pool.spans import SpanMap
 from shmexec.progress import Reported
 from shmexec.transport.messages import DEPTH, Cost, Kind
+from shmexec.transport.standard import open_standard_descriptors
 
 _pool_numbers = itertools.count()
 
@@ -70,6 +71,7 @@ class Pool:
         self._put_off: deque[Callable[[], object]] = deque()  # what finalizers have asked for
         self._owner = os.getpid()
         number = next(_pool_numbers)
+        open_standard_descriptors()
         self._event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         hub = _core.Hub.create(self._event)
         self._ledger = Ledger(max_workers, DEPTH, eager=settings.method == "fork")

@@ -24,6 +24,7 @@ from multiprocessing import process, resource_tracker, spawn
 from typing import Any, NoReturn
 
 from shmexec.transport.launch import StartRequest
+from shmexec.transport.standard import open_standard_descriptors
 from shmexec.worker import ending
 from shmexec.worker.forking import Fork
 
@@ -74,6 +75,7 @@ class WorkerSelf(process.BaseProcess):
     def _work(self) -> None:
         request, self._request = self._request, None
         assert request is not None, "a worker runs once"
+        open_standard_descriptors()
         descriptors = [descriptor.detach() for descriptor in request.descriptors]
         tracker = _tracker._resource_tracker._fd  # None: it has not been asked for
         for number in (*descriptors, *(() if tracker is None else (tracker,))):

@@ -33,6 +33,7 @@ from shmexec.transport.launch import (
     receive_descriptors,
     receive_with_descriptors,
 )
+from shmexec.transport.standard import open_standard_descriptors
 from shmexec.worker import bootstrap, ending
 from shmexec.worker.forking import ignore_thread_warning
 
@@ -141,13 +142,6 @@ class Server:
         for pidfd, link in self._links.items():
             os.close(pidfd)
             link.close()
-
-
-def open_standard_descriptors() -> None:
-    """Where the owner is a daemon without: what is printed shall not go into a file that gets their numbers."""
-    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
-        os.set_inheritable(number, True)
-    os.close(number)
 
 
 def refuse(link: socket.socket, error: OSError) -> None:
