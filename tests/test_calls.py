@@ -386,7 +386,7 @@ def test_calls_that_wait_behind_one_whose_worker_does_not_wake_go_to_another(mak
     executor = make_executor(2)
     ledger = executor._pool.desk.ledger
     assert list(executor.map(abs, range(-100, 0), chunksize=1))
-    sequencer.wait_until(lambda: all(seat.sleeps() for seat in ledger.seats))
+    sequencer.wait_until(lambda: sum(seat.is_ready and seat.sleeps() for seat in ledger.seats) == 2)
     for pid in executor._processes:
         os.kill(pid, signal.SIGSTOP)
     try:
