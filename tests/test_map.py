@@ -172,20 +172,17 @@ def slow_at(x, slow):
     return x, os.getpid()
 
 
-def wait_for_another_process(x, pids):
-    """Item 1000 takes long, unexpectedly; the 19 after it until two processes have some of them."""
-    if x == 1000:
-        time.sleep(0.05)
-    elif 1000 < x < 1020:
-        pids[x] = os.getpid()
-        while len(set(pids[pids > 0])) < 2:
-            time.sleep(0.001)
-    return x
-
-
-def test_a_span_that_takes_too_long_is_divided(executor):
-    pids = shmexec.zeros(1100, int)
-    assert list(executor.map(wait_for_another_process, range(1100), [pids] * 1100)) == list(range(1100))
+def test_a_span_that_takes_too_long_is_divided(executor, gate):
+    begun, leave = gate("begun"), gate("leave")
+    both = [executor.submit(tasks.pass_gates, begun, leave) for _ in range(2)]
+    begun.wait_open()
+    begun.wait_open()  # both workers are up
+    leave.open(2)
+    assert [future.result() for future in both] == [None, None]
+    slow = frozenset(range(1000, 1020))  # unexpectedly
+    got = list(executor.map(slow_at, range(1100), [slow] * 1100))
+    assert [x for x, _ in got] == list(range(1100))
+    assert len({pid for x, pid in got if x in slow}) == 2
 
 
 def count_at(x, counts, _):
