@@ -95,12 +95,13 @@ cdef class Baton:
         sx_hub_take(self.hub.hub)
         return True
 
-    cdef void leave(self) noexcept:
+    cpdef void lay_down(self) noexcept:
+        """Whoever has it needs it no more."""
         self.holder = NOBODY
         if not self.has_ended:
             sx_hub_leave(self.hub.hub, &self.crew, self.hub.event)
             if self.is_wanted:
-                self.call_collector()
+                self.ring()
 
     cdef bint is_mine(self) noexcept:
         return self.holder != NOBODY and self.owner == PyThread_get_thread_ident()
@@ -112,10 +113,6 @@ cdef class Baton:
         self.is_wanted = True
         self.kick()
         return False
-
-    def lay_down(self):
-        """The collector has done what it needed the baton for."""
-        self.leave()
 
     # ---- looking, with it
 
@@ -158,7 +155,7 @@ cdef class Baton:
             return False  # taken
         self.holder = COLLECTOR
         if not is_due:
-            self.leave()
+            self.lay_down()
         return is_due
 
     cdef void note_wake(self, int woke) noexcept:
@@ -175,13 +172,10 @@ cdef class Baton:
         if self.owner != PyThread_get_thread_ident():
             sx_hub_kick(self.hub.hub)
 
-    cdef void call_collector(self) noexcept:
+    cpdef void ring(self) noexcept:
+        """Wake the collector."""
         if not self.has_ended:
             sx_event_write(self.hub.event)
-
-    def ring(self):
-        """Wake the collector."""
-        self.call_collector()
 
     cpdef void ring_here(self) noexcept:
         """Wake the collector on this core, and let it have the GIL: it may be through before this thread goes on."""

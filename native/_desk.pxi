@@ -209,7 +209,7 @@ cdef class Desk:
             if baton.is_mine():
                 self.leading = before if is_again else None
                 if not is_again:
-                    baton.leave()
+                    baton.lay_down()
 
     cdef int glance(self, Call call) except -1:
         """A callback was added: if the answer comes in a few microseconds, collect it, and wake the collector for the callback.
@@ -233,7 +233,7 @@ cdef class Desk:
             if is_due:
                 self.collect()
         finally:
-            baton.leave()
+            baton.lay_down()
             if is_due:
                 baton.ring_here()
                 self.glanced_at = sx_now()
@@ -251,7 +251,7 @@ cdef class Desk:
             try:
                 self.collect()
             finally:
-                self.baton.leave()
+                self.baton.lay_down()
         return 0
 
     # ---- answers; with the baton
@@ -275,7 +275,7 @@ cdef class Desk:
         finally:
             self.collecting -= 1
         if (rest or self.backlog) and self.baton.holder == LEADER:
-            self.baton.call_collector()
+            self.baton.ring()
         return MOST_ANSWERS - left
 
     cdef bint take_answer(self, Seat seat, bint *rest) except -1:
@@ -396,7 +396,7 @@ cdef class Desk:
             try:
                 self.collect()
             finally:
-                self.baton.leave()
+                self.baton.lay_down()
 
     def spin(self):
         """Look at the rings for a while, and read what comes. False: there is nothing, or a leader does it."""
@@ -407,7 +407,7 @@ cdef class Desk:
         try:
             self.collect()
         finally:
-            self.baton.leave()
+            self.baton.lay_down()
         return True
 
     def collect_all(self):

@@ -118,7 +118,7 @@ cdef class Sender:
         except BadMessage:  # a stray write: its death is judged like any other
             seat.is_leaving = True
             self.backlog.append((seat, None))
-            self.baton.call_collector()
+            self.baton.ring()
             position = -1
         except (MemoryError, ValueError) as error:
             self.ledger.cannot_send(call)
@@ -140,7 +140,7 @@ cdef class Sender:
             self.ledger.start_clock(seat, call, sx_now())
             if self.alarm < 0 or seat.due < self.alarm:
                 self.alarm = seat.due
-                self.baton.call_collector()
+                self.baton.ring()
 
     # ---- and back
 
@@ -182,7 +182,7 @@ cdef class Sender:
             self.keep_time()
             self.lock.drop()
         if rest:
-            self.baton.call_collector()
+            self.baton.ring()
 
     # ---- what others see
 

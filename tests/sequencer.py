@@ -1,5 +1,6 @@
 """Forces an order on what happens in different processes, without sleeping: gates, and programs run on their own."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -86,11 +87,34 @@ def wait_until(condition):
         time.sleep(0.001)
 
 
-def send_until(signum, was_seen):
-    """Send this process a signal, again and again: one that comes just before a wait begins is slept through."""
-    while not was_seen():
-        os.kill(os.getpid(), signum)
-        time.sleep(0.001)
+@contextlib.contextmanager
+def signal_once(handler, when):
+    """In here a signal comes when `when` holds, whose handler, in the main thread, calls `handler`; once.
+
+    It is sent again and again: one that comes just before a wait begins is slept through.
+    """
+    seen = threading.Event()
+
+    def handle(*_):
+        if not seen.is_set():
+            seen.set()
+            handler()
+
+    def send():
+        while not when():
+            os.sched_yield()
+        while not seen.is_set():
+            os.kill(os.getpid(), signal.SIGUSR1)
+            time.sleep(0.001)
+
+    before = signal.signal(signal.SIGUSR1, handle)
+    sender = threading.Thread(target=send)
+    sender.start()
+    try:
+        yield
+    finally:
+        sender.join()
+        signal.signal(signal.SIGUSR1, before)
 
 
 class Script:

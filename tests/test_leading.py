@@ -138,25 +138,16 @@ class Interrupted(Exception):
     pass
 
 
+def interrupt():
+    raise Interrupted
+
+
 def test_a_signal_handler_that_raises_lays_the_baton_down(lonely, gate):
     begun, leave = gate("begun"), gate("leave")
     future = lonely.submit(tasks.pass_gates, begun, leave, 9)
     begun.wait_open()
-    interrupted = threading.Event()
-
-    def interrupt(*_):
-        if not interrupted.is_set():
-            interrupted.set()
-            raise Interrupted
-
-    before = signal.signal(signal.SIGUSR1, interrupt)
-    try:
-        thread, _ = in_thread(lambda: (has_baton(lonely), sequencer.send_until(signal.SIGUSR1, interrupted.is_set)))
-        with pytest.raises(Interrupted):
-            future.result()
-        thread.join()
-    finally:
-        signal.signal(signal.SIGUSR1, before)
+    with sequencer.signal_once(interrupt, lambda: lonely._pool.desk.baton.leader_sleeps), pytest.raises(Interrupted):
+        future.result()
     assert not lonely._pool.desk.baton.leader_sleeps
     answered = threading.Event()
     future.add_done_callback(lambda _: answered.set())

@@ -290,24 +290,12 @@ def test_a_handler_that_waits_while_its_thread_leads_learns_of_a_death(executor,
     begun, leave = gate("begun"), gate("leave")
     future = executor.submit(tasks.pass_gates, begun, leave, 1)
     begun.wait_open()
-    asked, raised = threading.Event(), []
+    raised = []
 
-    def ask(*_):
-        if not asked.is_set():
-            asked.set()
-            raised.append(executor.submit(os._exit, 3).exception())
-            leave.open()
+    def ask():
+        raised.append(executor.submit(os._exit, 3).exception())
+        leave.open()
 
-    def interrupt_leader():
-        while not executor._pool.desk.baton.leader_sleeps:
-            os.sched_yield()
-        sequencer.send_until(signal.SIGUSR1, asked.is_set)
-
-    before = signal.signal(signal.SIGUSR1, ask)
-    try:
-        thread = in_thread(interrupt_leader)
+    with sequencer.signal_once(ask, lambda: executor._pool.desk.baton.leader_sleeps):
         assert future.result() == 1
-        thread.join()
-    finally:
-        signal.signal(signal.SIGUSR1, before)
     assert isinstance(raised[0], shmexec.WorkerDied)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import sequencer
 import tasks
-from test_leading import Interrupted, has_baton, in_thread
+from test_leading import Interrupted, has_baton, in_thread, interrupt
 
 import shmexec
 
@@ -99,21 +99,8 @@ def test_a_signal_handler_that_raises_in_wait_loses_no_answer(lonely, gate):
     begun, leave = gate("begun"), gate("leave")
     future = lonely.submit(tasks.pass_gates, begun, leave, np.arange(3))
     begun.wait_open()
-    interrupted = threading.Event()
-
-    def interrupt(*_):
-        if not interrupted.is_set():
-            interrupted.set()
-            raise Interrupted
-
-    before = signal.signal(signal.SIGUSR1, interrupt)
-    try:
-        thread, _ = in_thread(lambda: (has_baton(lonely), sequencer.send_until(signal.SIGUSR1, interrupted.is_set)))
-        with pytest.raises(Interrupted):
-            wait([future])
-        thread.join()
-    finally:
-        signal.signal(signal.SIGUSR1, before)
+    with sequencer.signal_once(interrupt, lambda: lonely._pool.desk.baton.leader_sleeps), pytest.raises(Interrupted):
+        wait([future])
     follower, outcome = in_thread(lambda: wait([future]))
     leave.open()
     follower.join()
