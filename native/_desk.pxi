@@ -12,7 +12,6 @@
 # `backlog` holds what is left for the collector: (seat, message), (future, unread value), or a future that has callbacks.
 
 import os
-import pickle
 import types
 
 from cpython.dict cimport PyDict_GetItem
@@ -24,7 +23,6 @@ cdef enum:
     KIND_RESULT = 5
     KIND_FAILURE = 6
     KIND_ATOM = 10
-    LONGEST_ATOMS = 2048
     MOST_KNOWN = 256
     MOST_ANSWERS = 512  # in one go: then others may have the GIL
     AT_ONCE = 1500  # nanoseconds from a glance to the next call: a loop that only submits takes 800 to 1500, one that waits more
@@ -35,22 +33,8 @@ ctypedef struct cost_t:
     uint64_t bytes_copied
     double seconds
 
-cdef object dumps = pickle.dumps
-cdef object loads = pickle.loads
-cdef dict NO_KEYWORDS = {}
 cdef tuple NO_ARGUMENTS = ()
 cdef Holds NO_HOLDS = Holds()
-
-
-cdef bint are_atoms(tuple values):
-    """Whether plain pickle says all of these; long ones are found out afterwards."""
-    for value in values:
-        kind = type(value)
-        if not (kind is int or kind is float or kind is str or value is None or kind is bool or kind is bytes or kind is complex):
-            return False
-        if kind is str and len(<str> value) > LONGEST_ATOMS or kind is bytes and len(<bytes> value) > LONGEST_ATOMS:
-            return False
-    return True
 
 
 cdef class Desk:
@@ -119,6 +103,7 @@ cdef class Desk:
         `known`: what the function is known as, for who wants it as it was then; else as it is now.
         """
         cdef PyObject *found
+        cdef bytes data
         cdef Call call
         cdef LazyFuture future
         cdef bint rest
@@ -132,8 +117,8 @@ cdef class Desk:
             known = <Known> found
         if not are_atoms(args):
             return None
-        data = dumps((args, NO_KEYWORDS), 5)
-        if len(<bytes> data) > LONGEST_ATOMS:
+        data = dump_atoms(args)
+        if len(data) > LONGEST_ATOMS:
             return None
         if self.glanced_at:
             self.note_haste()
@@ -286,6 +271,7 @@ cdef class Desk:
         cdef Unread unread
         cdef Message message
         cdef Packed packed
+        cdef bytes data
         cdef Channel channel = seat.channel
         cdef int code = sx_ring_peek(channel.block.heap, &channel.channel.answers, &raw)
         if code == 0:
@@ -307,7 +293,7 @@ cdef class Desk:
             data = raw.second[:raw.second_bytes]
             sx_ring_pop(&channel.channel.answers, &raw)
             try:
-                value = loads(data)
+                value = read_atoms(data, raw.second_bytes)
             except BaseException as error:
                 self.end(call, cost, None, error, rest)
             else:

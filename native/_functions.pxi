@@ -13,11 +13,18 @@ cdef extern from "Python.h":
     PyObject *PyFunction_GetDefaults(object function)
     PyObject *PyFunction_GetKwDefaults(object function)
 
-cdef object by_value_modules = cloudpickle.list_registry_pickle_by_value
+# What `cloudpickle.list_registry_pickle_by_value` makes a copy of, in Python, which is as long as all the rest of a look.
+cdef object by_value_registry = getattr(cloudpickle.cloudpickle, "_PICKLE_BY_VALUE_MODULES", None)
 cdef dict modules = sys.modules
 
 cdef enum:
     LONGEST_FUNCTION = 1024  # bytes, of one that is known
+
+
+cdef set by_value_modules():
+    """Of the modules that are sent by value now; not to be kept."""
+    return <set> by_value_registry if type(by_value_registry) is set else cloudpickle.list_registry_pickle_by_value()
+
 
 MISSING = object()  # the value of a global that is not there
 
@@ -29,7 +36,7 @@ cdef class Known:
     cdef set by_value  # the modules that cloudpickle was told to send by value
 
     def __cinit__(self):
-        self.by_value = by_value_modules()
+        self.by_value = set(by_value_modules())
 
     @property
     def is_up_to_date(self):

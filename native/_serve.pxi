@@ -1,13 +1,18 @@
 # The worker's loop as far as it takes no Python code of ours: calls of functions that are here, one after the other.
 
+import pickle
+
 from cpython.object cimport PyCallable_Check, PyObject_CallObject
 
+cdef object dumps = pickle.dumps
+cdef object loads = pickle.loads
+cdef bint is_interrupted = False
 
-cdef inline bint is_short_atom(value):
-    kind = type(value)
-    if kind is int or kind is float or value is None or kind is bool or kind is complex:
-        return True
-    return kind is str and len(<str> value) < LONGEST_ATOMS or kind is bytes and len(<bytes> value) < LONGEST_ATOMS
+
+def interrupt_serving(bint is_now):
+    """From now on `serve_calls` asks its `check` between calls; False: no more. It costs as much as the rest of the loop."""
+    global is_interrupted
+    is_interrupted = is_now
 
 
 def serve_calls(Channel channel not None, Hub hub not None, Recent functions not None, check, pack, answer, fail):
@@ -20,11 +25,12 @@ def serve_calls(Channel channel not None, Hub hub not None, Recent functions not
     functions : Recent
         What this worker has: callables, by number.
     check : callable
-        Called between calls; raises if this process is to end.
+        Called between calls once `interrupt_serving` was; raises if this process is to end.
     pack : callable
         ``pack(box, function)``: the value in the box, which is no atom, as a message.
     answer : callable
-        ``answer(call, packed, seconds)``: sends what `pack` has given, or an ATOM that found the ring full or has more to say.
+        ``answer(call, packed, seconds)``: sends what `pack` has given, or the pickle of an atom that found the ring full or has
+        more to say.
     fail : callable
         ``fail(call, error, seconds)``: the function, its arguments or its result have raised.
     """
@@ -35,6 +41,8 @@ def serve_calls(Channel channel not None, Hub hub not None, Recent functions not
     cdef sx_heap_t *heap = channel.block.heap
     cdef sx_channel_t *rings = channel.channel
     cdef int code
+    cdef int tag
+    cdef bytes data, out
     cdef tuple args = None
     memset(&cost, 0, sizeof(cost))
     the_running.begin(channel, 0)
@@ -43,13 +51,15 @@ def serve_calls(Channel channel not None, Hub hub not None, Recent functions not
         if code == 0:
             answer_trim()  # who asked while this worker was busy did not ring; who asks now does
             channel.wait_task()
-            check()
+            if is_interrupted:
+                check()
             continue
         if code < 0 or raw.kind != KIND_CALL or raw.first_bytes or raw.flags & (SX_SPILLED | SX_TIMED) or raw.function == 0:
             return
         function = functions.get(raw.function)
         data = raw.second[:raw.second_bytes]
-        if not PyCallable_Check(function) or data[:1] == b"B" or not sx_task_start(&raw):
+        tag = raw.second[0] if raw.second_bytes else 0
+        if not PyCallable_Check(function) or tag == BUFFERS_TAG or not sx_task_start(&raw):
             return
         call = raw.call
         sx_ring_pop(&rings.tasks, &raw)
@@ -60,15 +70,15 @@ def serve_calls(Channel channel not None, Hub hub not None, Recent functions not
         sx_numpy_task(1)
         out = None
         try:
-            loaded = loads(data)
+            if tag == ATOMS_TAG:
+                args, keywords = <tuple> read_atoms(data, <uint64_t> len(data)), None
+            else:
+                args, keywords = <tuple> loads(data)
             data = None
-            args, keywords = <tuple> (<tuple> loaded)[0], (<tuple> loaded)[1]
-            loaded = None
             value = function(*args, **keywords) if keywords else PyObject_CallObject(function, args)
             args = keywords = None
             if is_short_atom(value):
-                out = dumps(value, 5)
-                value = None
+                out = dump_atoms(value)
             else:
                 box = [value]
                 value = None
@@ -77,7 +87,7 @@ def serve_calls(Channel channel not None, Hub hub not None, Recent functions not
             error = None
         except BaseException as raised:
             error = raised
-            data = loaded = args = keywords = value = box = packed = None
+            data = args = keywords = value = box = packed = None
         finally:
             sx_numpy_task(-1)
         function = None
@@ -90,15 +100,16 @@ def serve_calls(Channel channel not None, Hub hub not None, Recent functions not
             answer(call, packed, cost.seconds)
             packed = None
         elif the_running.has_reported or not publish_atom(channel, call, &cost, out):
-            answer(call, out, cost.seconds)
+            answer(call, dumps(value, 5), cost.seconds)
         else:
             woken = hub.ring()
             if woken != SX_AWAKE:
                 channel.how.spin.extra = SX_WAKE
                 channel.how.spin.gives_way = woken == SX_COLLECTOR and hub.cores > 1  # on one core all make way anyhow
-        out = None
+        value = out = None
         the_running.call = 0
-        check()
+        if is_interrupted:
+            check()
 
 
 def run_plain(function, tuple items not None, int64_t until, list values not None, list box not None):
@@ -119,14 +130,6 @@ def run_plain(function, tuple items not None, int64_t until, list values not Non
         if <int64_t> sx_now() > until:
             break
     return at
-
-
-def are_short_items(tuple items not None):
-    """Whether plain pickle says all arguments of these calls, and all are short."""
-    for item in items:
-        if not are_atoms(<tuple> item):
-            return False
-    return True
 
 
 cdef bint publish_atom(Channel channel, uint64_t call, cost_t *cost, bytes data) except -1:

@@ -171,7 +171,9 @@ def answer_nonsense(kind, call, first):
     time.sleep(1000)
 
 
-@pytest.mark.parametrize(("kind", "first"), [(77, b""), (0, bytes(24)), (Kind.FAILURE, b"short"), (Kind.RESULT, b"")])
+@pytest.mark.parametrize(
+    ("kind", "first"), [(77, b""), (0, bytes(24)), (Kind.FAILURE, b"short"), (Kind.RESULT, b""), (Kind.ATOM, b"")]
+)
 def test_a_worker_that_answers_nonsense_is_ended(executor, kind, first):
     error = executor.submit(answer_nonsense, int(kind), 1, first).exception()
     assert isinstance(error, shmexec.WorkerDied)

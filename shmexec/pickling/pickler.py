@@ -31,6 +31,7 @@ _FIXED = frozenset({int, float, complex, bool, type(None)})
 _SIZED = frozenset({str, bytes})
 _ATOMS = _FIXED | _SIZED
 _WITH_BUFFERS = b"B"
+_ARGUMENTS = b"("  # of a call: atoms, marshalled (native/_atoms.pxi)
 _NONE: Mapping[int, str] = {}
 
 # A result that is a smaller part than this of what was allocated is copied: that costs at most a sixteenth of one pass
@@ -314,8 +315,11 @@ def _dump(obj: Any, account: _Account, to_worker: bool) -> Packed:
 
 
 def load(data: bytes | memoryview, unpickler: Any = None) -> Any:
-    """What `dump` was given. Once: an array in it may be the owner of its block."""
-    if bytes(data[:1]) != _WITH_BUFFERS:
+    """What `dump` was given, or the desk for a call of atoms. Once: an array in it may be the owner of its block."""
+    tag = bytes(data[:1])
+    if tag == _ARGUMENTS:
+        return _core.load_atoms(data), {}
+    if tag != _WITH_BUFFERS:
         return pickle.loads(data) if unpickler is None else unpickler(io.BytesIO(data)).load()
     file = io.BytesIO(data)
     file.seek(1)

@@ -68,8 +68,10 @@ class Answers:
 
     def _take(self, worker: Worker, message: _core.Message) -> None:
         match message.kind:
-            case Kind.RESULT | Kind.ATOM | Kind.FAILURE | Kind.UNREADABLE:
+            case Kind.RESULT | Kind.FAILURE | Kind.UNREADABLE:
                 self._take_outcome(worker, message)
+            case Kind.ATOM if self._is_over(worker, message.call):
+                pass
             case Kind.READY:
                 self._lives.came_up(worker)
             case Kind.LEAVING:
@@ -82,6 +84,10 @@ class Answers:
                 self._lives.came_up_in_vain(worker, reason)
             case _:
                 worker.process.kill()  # as above
+
+    def _is_over(self, worker: Worker, call: int) -> bool:
+        with self._desk.lock:
+            return self._desk.find_call(worker.seat, call) is None
 
     def _take_outcome(self, worker: Worker, message: _core.Message) -> None:
         try:
@@ -98,7 +104,7 @@ class Answers:
         self._tally.copies.add(cost.copies)
         if cost.report is not None:
             call.future.note_report(cost.report)
-        if message.kind in (Kind.RESULT, Kind.ATOM):
+        if message.kind == Kind.RESULT:
             packed = Packed(message.second, message.holds, cost.bytes_by_name, cost.bytes_copied)
             self._home.finish(call, packed=packed, cost=cost)
         elif message.kind == Kind.UNREADABLE and self._home.breaks:

@@ -6,7 +6,7 @@ A message has a kind, the number of a call, the number of a function, and a payl
 ===============  =====================================  ===========================================
 parent -> worker first part                             second part
 ===============  =====================================  ===========================================
-CALL             the function, if it is shipped here    (args, kwargs)
+CALL             the function, if it is shipped here    (args, kwargs); args that are atoms: those, marshalled
 CHUNK            the same                               [args, ...]: one call for each, in order
 SPAN             the same                               a budget and items (`shmexec.pickling.spans`)
 STOP
@@ -15,8 +15,7 @@ READY
 RESULT           `Cost`                                 the value; of a CHUNK, the list of values; of a
                                                         SPAN, an `Outcome`: of as many items as the
                                                         budget was enough for, one at least
-ATOM             `Cost`                                 the value, which plain pickle reads without
-                                                        running anybody's code
+ATOM             `Cost`                                 the value, an atom, marshalled
 FAILURE          `Cost`                                 an exception (`shmexec.pickling.failures`)
 UNREADABLE       `Cost`                                 what unpickling the function or the arguments has raised
 UNREADY                                                 the initializer's exception

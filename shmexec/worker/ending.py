@@ -42,6 +42,7 @@ def _on_term(signum: int, frame: types.FrameType | None) -> None:
     global _ending
     if not _ending:
         _ending = True
+        _core.interrupt_serving(True)
         _core.note_end()
         signal.siginterrupt(signum, False)  # C code that cleans up need not know of the others
         raise SystemExit(TERM_CODE)
@@ -75,6 +76,7 @@ def serve(work: Callable[[], None], owner: int, *, patience: float = 1.5, grace:
     """
     global _is_forked
     _is_forked = False  # out of a worker, but to be one, too
+    _core.interrupt_serving(_ending)
     gc.freeze()  # from now on gc.get_objects() lists only what is made while serving
     signal.signal(signal.SIGTERM, _on_term)
     signal.signal(signal.SIGINT, _on_int)
@@ -165,6 +167,7 @@ def _be_no_worker() -> None:
     """In a process that a task forked: SIGTERM and Ctrl-C mean what they mean everywhere."""
     global _ending, _is_forked
     _ending, _is_forked = False, True
+    _core.interrupt_serving(True)
     for signum, ours, usual in (
         (signal.SIGTERM, _on_term, signal.SIG_DFL),
         (signal.SIGINT, _on_int, signal.default_int_handler),
@@ -210,6 +213,7 @@ def report() -> None:
 def _begin_end() -> None:
     global _ending
     _ending = True  # from here on _on_term does nothing
+    _core.interrupt_serving(True)
     _core.note_end()
     if signal.getsignal(signal.SIGTERM) is _on_term:
         signal.signal(signal.SIGTERM, _on_term)  # anew, without the bell: its word may be unmapped soon

@@ -143,10 +143,8 @@ class Loop:
         return self._pack_value(box, failures.name_of(function), is_chunk=False)
 
     def _answer_served(self, call: int, answer: Answer | bytes, seconds: float) -> None:
-        if isinstance(answer, bytes):  # an atom
-            cost = Cost(seconds=seconds, report=_core.running.end())
-            self._answer(Kind.ATOM, call, cost.pack(), Packed(answer, _core.Holds()))
-            return
+        if isinstance(answer, bytes):  # an atom's pickle
+            answer = Packed(answer, _core.Holds()), ()
         packed, copies = answer
         cost = Cost(packed.bytes_by_name, packed.bytes_copied, seconds, copies, _core.running.end())
         self._answer(Kind.RESULT, call, cost.pack(), packed)
