@@ -67,6 +67,7 @@ cdef class Desk:
     cdef uint64_t glanced_at          # when a glance saw an answer; 0: not since the last call
 
     def __init__(self, Hub hub, Ledger ledger, future_type, pool, feed):
+        know_waiters()
         self.lock = Lock()
         self.ledger = ledger
         ledger.cores = hub.cores

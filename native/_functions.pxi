@@ -3,7 +3,6 @@
 import sys
 import types
 
-import cloudpickle
 from cpython.dict cimport PyDict_GetItem
 from cpython.object cimport PyObject
 
@@ -13,8 +12,7 @@ cdef extern from "Python.h":
     PyObject *PyFunction_GetDefaults(object function)
     PyObject *PyFunction_GetKwDefaults(object function)
 
-# What `cloudpickle.list_registry_pickle_by_value` makes a copy of, in Python, which is as long as all the rest of a look.
-cdef object by_value_registry = getattr(cloudpickle.cloudpickle, "_PICKLE_BY_VALUE_MODULES", None)
+cdef object by_value_registry = None
 cdef dict modules = sys.modules
 
 cdef enum:
@@ -22,8 +20,17 @@ cdef enum:
 
 
 cdef set by_value_modules():
-    """Of the modules that are sent by value now; not to be kept."""
-    return <set> by_value_registry if type(by_value_registry) is set else cloudpickle.list_registry_pickle_by_value()
+    """Of the modules that are sent by value now; not to be kept.
+
+    What `cloudpickle.list_registry_pickle_by_value` makes a copy of, in Python, which is as long as all the rest of a look.
+    Loaded here: workers know no functions in this sense, and come up the sooner.
+    """
+    global by_value_registry
+    if by_value_registry is None:
+        import cloudpickle
+        promised = cloudpickle.list_registry_pickle_by_value
+        by_value_registry = getattr(cloudpickle.cloudpickle, "_PICKLE_BY_VALUE_MODULES", promised)
+    return <set> by_value_registry if type(by_value_registry) is set else by_value_registry()
 
 
 MISSING = object()  # the value of a global that is not there

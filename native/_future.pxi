@@ -7,9 +7,7 @@
 # Python runs between them, and the GIL is held (this extension does not declare that it can do without). If there is one, the
 # thread that finishes the future takes it first, as the standard library's does. Threads in `result` sleep at a gate.
 
-import logging
 import threading
-from concurrent.futures import CancelledError, InvalidStateError
 
 from libc.stdint cimport int32_t
 
@@ -21,7 +19,16 @@ cdef enum:
     FINISHED
 
 cdef tuple STATES = ("PENDING", "RUNNING", "CANCELLED", "CANCELLED_AND_NOTIFIED", "FINISHED")
-cdef object log = logging.getLogger("concurrent.futures")
+
+
+cdef object cancelled_error():
+    from concurrent.futures import CancelledError
+    return CancelledError()
+
+
+cdef object log():
+    import logging
+    return logging.getLogger("concurrent.futures")
 
 
 cdef class Unread:
@@ -179,6 +186,7 @@ cdef class LazyFuture(Watch):
                             waiter.add_exception(self)
                     self.condition.notify_all()
             if not is_first:
+                from concurrent.futures import InvalidStateError
                 raise InvalidStateError(f"{self._state}: {self!r}")
         self._invoke_callbacks()
 
@@ -210,7 +218,7 @@ cdef class LazyFuture(Watch):
             self.state = RUNNING
             return True
         if self.state != CANCELLED:
-            log.critical("Future %s in unexpected state: %s", id(self), self._state)
+            log().critical("Future %s in unexpected state: %s", id(self), self._state)
             raise RuntimeError("Future in unexpected state")
         if self.condition is None:
             self.state = CANCELLED_AND_NOTIFIED
@@ -278,7 +286,7 @@ cdef class LazyFuture(Watch):
         try:
             fn(self)
         except Exception:
-            log.exception("exception calling callback for %r", self)
+            log().exception("exception calling callback for %r", self)
 
     cpdef wait_over(self, timeout=None):
         """Until it is done or cancelled. The thread helps to collect answers. Raises TimeoutError."""
@@ -319,7 +327,7 @@ cdef class LazyFuture(Watch):
         if not self.is_over():
             self.wait_over(timeout)
         if self.state != FINISHED:
-            raise CancelledError
+            raise cancelled_error()
         if self.error is not None:
             raise self.read_error()
         if type(self.value) is Unread:
@@ -331,7 +339,7 @@ cdef class LazyFuture(Watch):
         if not self.is_over():
             self.wait_over(timeout)
         if self.state != FINISHED:
-            raise CancelledError
+            raise cancelled_error()
         if self.error is None and type(self.value) is Unread:
             try:
                 self._read()

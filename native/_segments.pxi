@@ -1,6 +1,5 @@
 # Segments: which kind the heap gets, those of all processes of the user, what dead ones have left.
 
-import logging
 
 from libc.errno cimport EACCES, EINVAL, ENOENT, ENOSYS, EPROTO
 
@@ -24,6 +23,7 @@ cdef int make_heap(sx_heap_t *heap) except -1:
         code = sx_heap_create(heap, kind, <uint64_t> 1 << 40)
         if code == 0:
             if refused:
+                import logging  # here and nowhere above: with it a worker comes up 2 ms later
                 logging.getLogger("shmexec").warning("the shared heap is a %s segment: %s", name, "; ".join(refused))
             return 0
         refused.append(f"{name}: {why_refused(name, -code)}")

@@ -9,11 +9,19 @@
 # somebody has taken, and waiters of kinds that we do not know.
 
 import threading
-from concurrent.futures import _base
 
-cdef tuple WAITERS = (_base._AsCompletedWaiter, _base._FirstCompletedWaiter, _base._AllCompletedWaiter)
+cdef tuple WAITERS = ()
 cdef object Event = threading.Event
 cdef object Condition = threading.Condition
+
+
+cdef int know_waiters() except -1:
+    """As a desk is made: workers have none, and come up the sooner without the standard library's futures."""
+    global WAITERS
+    if not WAITERS:
+        from concurrent.futures import _base
+        WAITERS = (_base._AsCompletedWaiter, _base._FirstCompletedWaiter, _base._AllCompletedWaiter)
+    return 0
 
 
 cdef list parts_of_condition():

@@ -15,8 +15,6 @@ import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import cloudpickle
-
 from shmexec import _core
 from shmexec._core import Packed
 
@@ -45,7 +43,9 @@ def is_importable(function: object) -> bool:
 
 
 def _is_sent_by_value(module: str) -> bool:
-    return any(module == name or module.startswith(name + ".") for name in cloudpickle.list_registry_pickle_by_value())
+    cloudpickle = sys.modules.get("cloudpickle")  # before it is loaded nobody can have told it of a module
+    names = () if cloudpickle is None else cloudpickle.list_registry_pickle_by_value()
+    return any(module == name or module.startswith(name + ".") for name in names)
 
 
 def fixed(function: Callable[..., Any], number: int, packed: Packed) -> "_core.Fixed | None":

@@ -19,8 +19,6 @@ import types
 from collections.abc import Callable
 from typing import Any
 
-import cloudpickle
-
 _NOT_DATA = (type, types.FunctionType, types.BuiltinFunctionType, types.ModuleType)
 
 Dump = Callable[[object], bytes]
@@ -56,6 +54,8 @@ def send_by_value() -> None:
     """
     main = sys.modules.get("__mp_main__")
     if main is not None and main.__name__ == "__mp_main__":
+        import cloudpickle
+
         cloudpickle.register_pickle_by_value(main)
 
 
@@ -64,6 +64,8 @@ def track_classes() -> None:
 
     Parent and child then mean the same class by a name, also if the child sends an instance of one that it inherited.
     """
+    import cloudpickle
+
     for value in list(namespace().values()):
         if isinstance(value, type) and value.__module__ == "__main__":
             try:

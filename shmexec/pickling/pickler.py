@@ -10,21 +10,16 @@ Assumptions: the bytes come from a process of the same tree. Loading runs the co
 
 import io
 import pickle
-import types
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-import cloudpickle
 import numpy as np
 
 from shmexec import _core
 from shmexec._core import Packed
-from shmexec.pickling import arrays, buffers, main_module, notes, stream
-from shmexec.pickling.fixed import is_importable
+from shmexec.pickling import arrays, buffers, notes, stream
 from shmexec.pickling.notes import Notes
-from shmexec.pickling.placed import reduce_placed
 from shmexec.pickling.repeated import Repeated
-from shmexec.pickling.wishes import Wish
 
 # What pickle writes by itself in C, with nothing in it that could name a block or live in __main__.
 _FIXED = frozenset({int, float, complex, bool, type(None)})
@@ -48,7 +43,7 @@ class Forwarded:
         self.packed = packed
 
 
-class _Account:
+class MessageAccount:
     """What one dump holds, counts and notes. Apart from the pickler, which refers to itself and keeps arrays alive.
 
     Parameters
@@ -94,9 +89,9 @@ class _Account:
         self._names: dict[int, int] = {}  # how often each is named
         self._given: set[int] = set()
 
-    def inner(self) -> "_Account":
+    def inner(self) -> "MessageAccount":
         """For a pickle inside this one; then `add` it."""
-        return _Account(is_borrowed=self.is_borrowed, is_dry=self.is_dry, noted=self.notes)
+        return MessageAccount(is_borrowed=self.is_borrowed, is_dry=self.is_dry, noted=self.notes)
 
     def add(self, packed: Packed) -> None:
         """What a pickle inside this one holds and counts."""
@@ -158,64 +153,6 @@ class _Account:
         return (0, 0) if self.is_dry else buffers.place_copy(memoryview(data), self)
 
 
-class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
-    def __init__(self, file: stream.Writer, account: _Account, to_worker: bool) -> None:
-        super().__init__(file, protocol=5, buffer_callback=account.place)
-        self._account = account
-        self._to_worker = to_worker
-        self._trail = None if account.notes is None else account.notes.trail
-
-    def reducer_override(self, obj: Any) -> Any:
-        if self._trail is not None:
-            self._trail.append(obj)
-        if isinstance(obj, np.ndarray):
-            reduced = arrays.reduce_array(obj, self._account)
-            return NotImplemented if reduced is None else reduced
-        if type(obj) is memoryview:
-            return buffers.reduce_view(obj)
-        if isinstance(obj, Wish):
-            return obj.reduced(self._account)
-        if type(obj) is Forwarded:
-            packed = obj.packed
-            self._account.holds.add_all(packed.holds)
-            self._account.bytes_by_name += packed.bytes_by_name + packed.bytes_copied
-            return load_again, (bytes(packed.data),)
-        if type(obj) is io.TextIOWrapper:  # cloudpickle would send what is in the file, without a word
-            raise TypeError("cannot pickle '_io.TextIOWrapper' object")
-        if type(obj) is types.MethodType and (by_name := _method_by_name(obj)) is not None:
-            return by_name
-        if type(obj) is types.CodeType:
-            return _with_filename(obj, self.dispatch_table[types.CodeType](obj))
-        reduced = super().reducer_override(obj)
-        if not self._to_worker:
-            return reduced
-        return reduce_placed(obj, main_module.share_globals(obj, reduced, self._dump_global))
-
-    def _dump_global(self, value: object) -> bytes:
-        packed = _dump(value, self._account.inner(), to_worker=True)
-        self._account.add(packed)
-        return bytes(packed.data)
-
-
-def _method_by_name(method: types.MethodType) -> Any:
-    """A method that its class has under its name, and whose function cannot be imported: as pickle itself does it.
-
-    cloudpickle sends that function by value, with copies of its module's globals: each class method, for one.
-    """
-    function, bound, name = method.__func__, method.__self__, method.__func__.__name__
-    kind = bound if isinstance(bound, type) else type(bound)
-    if is_importable(function) or not is_importable(kind):
-        return None
-    found = getattr(kind, name, None)
-    return (getattr, (bound, name)) if (found == method if bound is kind else found is function) else None
-
-
-def _with_filename(code: types.CodeType, reduced: tuple[Any, tuple[Any, ...]]) -> tuple[Any, tuple[Any, ...]]:
-    """cloudpickle forgets where code comes from; a traceback of the worker shall say it, and show the lines."""
-    make, parts = reduced
-    return make, tuple(code.co_filename if type(part) is str and part == "<dynamic-code>" else part for part in parts)
-
-
 def is_plain(values: Iterable[Any]) -> bool:
     """Whether plain pickle says all of these, and none is large."""
     kinds = set(map(type, values := tuple(values)))
@@ -246,7 +183,7 @@ def dump(obj: Any, *, to_worker: bool = False, borrowed: bool = False) -> Packed
     """
     if is_atom(obj):
         return Packed(pickle.dumps(obj, 5), _core.Holds())
-    return _dump(obj, _Account(is_borrowed=borrowed), to_worker)
+    return dump_into(obj, MessageAccount(is_borrowed=borrowed), to_worker)
 
 
 def dump_arguments(
@@ -264,7 +201,9 @@ def dump_arguments(
     noted : Notes, optional
         Where the large parts are written down.
     """
-    return _dump(arguments, _Account(is_loaded_once=True, repeated=repeated, item=item, noted=noted), to_worker=True)
+    return dump_into(
+        arguments, MessageAccount(is_loaded_once=True, repeated=repeated, item=item, noted=noted), to_worker=True
+    )
 
 
 def dump_result(
@@ -288,8 +227,8 @@ def dump_result(
     """
     if is_atom(obj):
         return dump(obj), None
-    account = _Account(is_result=True, is_loaded_once=True, copying=copying, keeping=keeping, noted=noted())
-    packed = _dump(obj, account, to_worker=False)
+    account = MessageAccount(is_result=True, is_loaded_once=True, copying=copying, keeping=keeping, noted=noted())
+    packed = dump_into(obj, account, to_worker=False)
     sparse, contested = account.sparse(), account.contested()
     if sparse or contested:
         return dump_result(
@@ -298,16 +237,19 @@ def dump_result(
     return packed, account.notes
 
 
-def dry_run(obj: Any, room: int) -> tuple[_Account, int]:
+def dry_run(obj: Any, room: int) -> tuple[MessageAccount, int]:
     """What pickling an object for a worker would do, and how many bytes the pickle would have without its arrays."""
-    account = _Account(is_dry=True, noted=Notes(room, by_name=True))
-    packed = _dump(obj, account, to_worker=True)
+    account = MessageAccount(is_dry=True, noted=Notes(room, by_name=True))
+    packed = dump_into(obj, account, to_worker=True)
     return account, len(packed.data)
 
 
-def _dump(obj: Any, account: _Account, to_worker: bool) -> Packed:
+def dump_into(obj: Any, account: MessageAccount, to_worker: bool) -> Packed:
+    """Pickle an object on this account."""
+    from shmexec.pickling.reducing import Pickler  # not before it is needed: workers come up the sooner
+
     file = stream.Writer(account.place_bytes)
-    _Pickler(file, account, to_worker).dump(obj)
+    Pickler(file, account, to_worker).dump(obj)
     data = file.getvalue()
     if account.places or file.pieces:
         data = b"".join((_WITH_BUFFERS, pickle.dumps((account.places, file.pieces), 5), data))
@@ -349,7 +291,7 @@ def load_again(data: bytes | memoryview) -> Any:
 def array_reducer(holds: _core.Holds) -> Any:
     """A `reducer_override` for other picklers (of a worker's start): arrays by name, held by `holds`; no more."""
 
-    account = _Account()
+    account = MessageAccount()
     account.holds = holds
 
     def reduce(obj: object) -> Any:

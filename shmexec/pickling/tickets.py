@@ -19,7 +19,6 @@ What this means for us
     A heap of System V memory has no descriptor that would keep it: a child takes part in it as it starts.
 """
 
-import logging
 import pickle
 from multiprocessing import process, reduction
 from typing import Any
@@ -34,8 +33,6 @@ Reduced = tuple[Any, ...]
 
 _reduction: Any = reduction  # for what typeshed does not declare
 _HERITAGE = "shmexec"
-
-_log = logging.getLogger("shmexec")
 _was_full = False
 
 
@@ -113,7 +110,9 @@ def _warn_once() -> None:
     global _was_full
     if not _was_full:
         _was_full = True
-        _log.warning(
+        import logging  # with it a worker comes up 2 ms later
+
+        logging.getLogger("shmexec").warning(
             "%d arrays are under way in pickles that nobody has read so far; more go by value. "
             "shmexec.trim(unclaimed=True) gives up those that nobody will read",
             _core.open_tickets(),

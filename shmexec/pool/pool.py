@@ -65,6 +65,8 @@ class Pool:
         self._is_killing = False  # the workers of a broken pool get no grace
         self._is_cancelling = False  # spans of a map that were not sent yet, too
         self._handing_over = 0  # spans that have ended and that others may follow
+        self._busy: list[int] = []  # threads in the middle of what the end waits for
+        self._is_ended = False
         self._closed = threading.Event()
         self._broken: BaseException | None = None
         self._broken_by: str = ""
@@ -159,9 +161,12 @@ class Pool:
         with self.desk.lock:
             self.check_open()
             self._handing_over += 1
+        me = threading.get_ident()
         try:
+            self._busy.append(me)
             yield
         finally:
+            self._not_busy(me)
             self._handed_over()
 
     def submit_span(self, job: SpanMap, begin: int, items: tuple[tuple[Any, ...], ...], budget: float) -> CallFuture:
@@ -223,7 +228,7 @@ class Pool:
         wait = wait and not log.is_telling() and not any(pool.desk.lock.is_mine() for pool in list(exits.pools))
         cancelled: list[Call] = []
         with self.desk.lock:
-            first, self._closing = not self._closing, True
+            self._closing = True
             self.desk.is_open = False
             if cancel_futures:
                 self._is_cancelling = True
@@ -231,19 +236,17 @@ class Pool:
             lacks_collector = not self._feeder.is_collecting and (bool(self._workers) or not self._is_idle)
         if lacks_collector:  # it could not be started, or the first worker could not
             self._feed()
-        with self.desk.lock:
-            collecting = self._feeder.is_collecting
-            idle_end = first and not collecting and self._is_idle and not self._workers
         for call in cancelled:
             call.future.cancel()
         if cancelled:
             self._feed()
-        if idle_end:
-            self._end()
-            self._collector.close()
-        elif collecting and not self._closed.is_set():
+        self._end_without_collector()
+        if self._feeder.is_collecting:
             self._wake()
-        if wait and collecting and not self._collector.is_current_thread():
+        # a signal handler that interrupts what the end waits for cannot wait for that
+        if wait and not self._collector.is_current_thread() and threading.get_ident() not in self._busy:
+            while not (self._feeder.is_collecting or self._closed.wait(1.0)):
+                pass  # another thread starts the first worker; a Ctrl-C that came before the wait is seen after it
             self._collector.join()
 
     def interrupt(self) -> None:
@@ -411,7 +414,18 @@ class Pool:
             action()
 
     def _feed(self) -> None:
-        self._feeder.feed()
+        me = threading.get_ident()
+        try:
+            self._busy.append(me)
+            self._feeder.feed()
+        finally:
+            self._not_busy(me)
+            if self._closing:
+                self._end_without_collector()
+
+    def _not_busy(self, thread: int) -> None:
+        if thread in self._busy:  # Ctrl-C may have come before it was
+            self._busy.remove(thread)
 
     def call_later(self, callback: Callable[[], None]) -> bool:
         """Keep users' callbacks out of the hands of the thread that collects."""
@@ -493,6 +507,7 @@ class Pool:
             closing = self._closing
         if closing and not self._collector.is_current_thread():
             self._wake()
+            self._end_without_collector()
 
     def _release_dependents(self, future: CallFuture) -> None:
         with self.desk.lock:
@@ -531,6 +546,15 @@ class Pool:
         with self.desk.lock:
             if not self._closed.is_set():
                 self.desk.baton.ring()
+
+    def _end_without_collector(self) -> None:
+        """It was never started, and is not needed any more: whoever has done the last thing ends the pool."""
+        with self.desk.lock:
+            is_over = self.is_emptying and not (self._workers or self._feeder.is_collecting or self._ledger.is_starting)
+            is_first, self._is_ended = is_over and not self._is_ended, self._is_ended or is_over
+        if is_first:
+            self._end()
+            self._collector.close()
 
     def _end(self) -> None:
         """The last step of the pool: no worker is left."""

@@ -8,7 +8,6 @@ Assumptions: one thread, the main one, runs the loop. SIGTERM raises SystemExit 
 """
 
 import atexit
-import logging
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -77,6 +76,8 @@ class Loop:
                 job.initializer(*job.initargs)
         except BaseException as error:
             ending.raise_if_ending(error)
+            import logging  # with it a worker comes up 2 ms later
+
             logging.getLogger("concurrent.futures").critical("Exception in initializer:", exc_info=True)
             self._answer(Kind.UNREADY, _NO_CALL, b"", failures.pack_exception(error))
             return False

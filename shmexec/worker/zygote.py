@@ -38,11 +38,14 @@ from shmexec.worker import bootstrap, ending
 from shmexec.worker.forking import ignore_thread_warning
 
 FORK, QUIT = b"f", b"q"
-ALSO_LOADED = (  # by a worker whose job has locks or queues in it; while nobody asks for a worker
-    "multiprocessing.connection",
+IDLE_MILLISECONDS = 50  # after which nobody seems to ask for more workers: until then it would be in their way
+ALSO_LOADED = (  # then; the last first
+    "multiprocessing.connection",  # by a worker whose job has locks or queues in it
     "multiprocessing.popen_spawn_posix",
     "multiprocessing.queues",
     "multiprocessing.synchronize",
+    "concurrent.futures",
+    "shmexec.pickling.reducing",  # by one whose calls return more than numbers
 )
 
 _tracker: Any = resource_tracker  # for what typeshed does not declare
@@ -65,7 +68,7 @@ class Server:
         """Serve until the owner has no more use for it."""
         is_over = False
         while not is_over:
-            ready = {number for number, _ in self._poll.poll(0 if self._to_load else None)}
+            ready = {number for number, _ in self._poll.poll(IDLE_MILLISECONDS if self._to_load else None)}
             if not ready:
                 load(self._to_load.pop())
                 if not self._to_load:
