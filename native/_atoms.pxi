@@ -13,25 +13,23 @@ cdef enum:
     LONGEST_ATOMS = 2048
     FORMAT = 2
     ATOMS_TAG = 40    # "(": a marshalled tuple, where a pickle might stand
+    ARRAYS_TAG = 65   # "A": the same behind it, with names of arrays among the atoms
     BUFFERS_TAG = 66  # "B": `shmexec.pickling.pickler` knows how to read it
-
-
-cdef bint are_atoms(tuple values):
-    """Whether all of these are; long ones are found out afterwards."""
-    for value in values:
-        kind = type(value)
-        if not (kind is int or kind is float or kind is str or value is None or kind is bool or kind is bytes or kind is complex):
-            return False
-        if kind is str and len(<str> value) > LONGEST_ATOMS or kind is bytes and len(<bytes> value) > LONGEST_ATOMS:
-            return False
-    return True
 
 
 cdef inline bint is_short_atom(value):
     kind = type(value)
     if kind is int or kind is float or value is None or kind is bool or kind is complex:
         return True
-    return kind is str and len(<str> value) < LONGEST_ATOMS or kind is bytes and len(<bytes> value) < LONGEST_ATOMS
+    return kind is str and len(<str> value) <= LONGEST_ATOMS or kind is bytes and len(<bytes> value) <= LONGEST_ATOMS
+
+
+cdef bint are_atoms(tuple values):
+    """Whether all of these are, each short; many are found out afterwards."""
+    for value in values:
+        if not is_short_atom(value):
+            return False
+    return True
 
 
 def are_short_items(tuple items not None):
@@ -53,8 +51,3 @@ cdef object read_atoms(const char *data, uint64_t size):
     if size >= 5 and data[0] == ATOMS_TAG and (count[3] or count[2] or <uint64_t> (count[0] + 256 * count[1]) > size):
         raise ValueError("bad marshal data (more items than bytes)")
     return PyMarshal_ReadObjectFromString(data, <Py_ssize_t> size)
-
-
-def load_atoms(const unsigned char[::1] data not None):
-    """What `Desk.submit` has marshalled: a tuple of arguments."""
-    return read_atoms(<const char *> &data[0], <uint64_t> data.shape[0])

@@ -1,4 +1,4 @@
-# The parent's side of a pool as far as it takes no Python code: calls of atoms in, answers out.
+# The parent's side of a pool as far as it takes no Python code: calls of atoms and arrays by name in, answers out.
 #
 # Purpose: a call's way there and back in a few microseconds, in the thread that asks.
 # Guarantees
@@ -58,7 +58,7 @@ cdef class Desk:
     cdef readonly object backlog
     cdef readonly dict dependents     # future: calls that wait for it; under the lock
     cdef public bint is_open          # takes calls; under the lock
-    cdef readonly uint64_t calls_done, bytes_by_name_out, bytes_copied_out
+    cdef readonly uint64_t calls_done, bytes_by_name_in, bytes_by_name_out, bytes_copied_out  # in: of `submit` alone
     cdef object future_type, pool, feed
     cdef uint64_t numbers
     cdef dict known
@@ -92,19 +92,23 @@ cdef class Desk:
         return future
 
     def learn(self, function, Known known):
-        """Calls of this function with atoms need no Python, while `known` is current."""
+        """Calls of this function with atoms and arrays by name need no Python, while `known` is current."""
         if known.is_short:
             if len(self.known) >= MOST_KNOWN and function not in self.known:
                 self.known.clear()
             self.known[function] = known
 
     def submit(self, function, tuple args, Known known=None):
-        """The future of a call of a known function with atoms; None: it is another, or the pool has first to do something.
+        """The future of a call of a known function with atoms and arrays by name.
+
+        None: it is another, or the pool has first to do something.
 
         `known`: what the function is known as, for who wants it as it was then; else as it is now.
         """
         cdef PyObject *found
         cdef bytes data
+        cdef Holds holds
+        cdef uint64_t by_name = 0
         cdef Call call
         cdef LazyFuture future
         cdef bint rest
@@ -116,9 +120,14 @@ cdef class Desk:
             if found == NULL or not (<Known> found).is_current(function):
                 return None
             known = <Known> found
-        if not are_atoms(args):
-            return None
-        data = dump_atoms(args)
+        holds = NO_HOLDS
+        if are_atoms(args):
+            data = dump_atoms(args)
+        else:
+            holds = Holds.__new__(Holds)
+            data = dump_arguments(args, holds, &by_name)
+            if data is None:
+                return None
         if len(data) > LONGEST_ATOMS:
             return None
         if self.glanced_at:
@@ -128,7 +137,7 @@ cdef class Desk:
         call.kind, call.future, call.function, call.args = KIND_CALL, future, function, ()
         future.call = call
         call.packed = Packed.__new__(Packed)
-        call.packed.data, call.packed.holds = data, NO_HOLDS
+        call.packed.data, call.packed.holds, call.packed.bytes_by_name = data, holds, by_name
         call.function_number, call.function_packed = known.number, known.packed
         call.is_atoms = call.is_light = True
         self.lock.take()
@@ -137,6 +146,9 @@ cdef class Desk:
             return None
         self.numbers += 1
         call.number = self.numbers
+        if by_name:
+            self.bytes_by_name_in += by_name
+            add_traffic(by_name, 0)
         self.ledger.submit(call)
         rest = self.sender.pump_and_drop()
         if rest:

@@ -300,7 +300,7 @@ def is_half_full():
     return info.bytes_in_use > half
 
 
-def threshold():
+cpdef uint64_t threshold():
     """Bytes from which on plain memory is worth a block of its own: the measured break-even of "copied into a block" against
     "inside the message" is 8-32 KiB on 2 MiB pages, 64 KiB on 4 KiB pages."""
     return 64 << 10 if has_huge_pages() is False else 32 << 10
@@ -433,12 +433,12 @@ def allocate(uint64_t bytes):
     return new_block(bytes, SX_PLAIN)
 
 
-def is_plain(uint32_t number):
+cpdef bint is_plain(uint32_t number) noexcept:
     """Whether a block of the heap that this process holds was made for code that did not ask for shared memory."""
     return bool(sx_load_relaxed32(&sx_block_of(own, number).plain))
 
 
-def is_own_plain(uint32_t number):
+cpdef bint is_own_plain(uint32_t number) noexcept:
     """Whether that is so, and the code ran here, in a worker: to the pools that it makes the array is a plain one."""
     return own.is_worker and is_plain(number) and sx_extent_is_mine(own, number // SX_EXTENT_BLOCKS)
 

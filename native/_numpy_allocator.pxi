@@ -163,7 +163,7 @@ def own_array(uint32_t number, uint64_t birth, dtype, tuple shape, bint fortran)
     return array
 
 
-def disown(cnp.ndarray array):
+cpdef disown(cnp.ndarray array):
     """Others are about to know of this array in shared memory: it is no more used for temporary results, nor resized."""
     cdef sx_name_t name
     cdef Block block

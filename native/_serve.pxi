@@ -29,8 +29,7 @@ def serve_calls(Channel channel not None, Hub hub not None, Recent functions not
     pack : callable
         ``pack(box, function)``: the value in the box, which is no atom, as a message.
     answer : callable
-        ``answer(call, packed, seconds)``: sends what `pack` has given, or the pickle of an atom that found the ring full or has
-        more to say.
+        ``answer(call, packed, seconds)``: sends what `pack` has given, and what found the ring full or has more to say.
     fail : callable
         ``fail(call, error, seconds)``: the function, its arguments or its result have raised.
     """
@@ -43,6 +42,7 @@ def serve_calls(Channel channel not None, Hub hub not None, Recent functions not
     cdef int code
     cdef int tag
     cdef bytes data, out
+    cdef Holds holds = NO_HOLDS
     cdef tuple args = None
     memset(&cost, 0, sizeof(cost))
     the_running.begin(channel, 0)
@@ -68,10 +68,10 @@ def serve_calls(Channel channel not None, Hub hub not None, Recent functions not
         begun = sx_now()
         sx_board_begin(rings, call, raw.function, begun)
         sx_numpy_task(1)
-        out = None
+        out, holds, cost.bytes_by_name = None, NO_HOLDS, 0
         try:
-            if tag == ATOMS_TAG:
-                args, keywords = <tuple> read_atoms(data, <uint64_t> len(data)), None
+            if tag == ATOMS_TAG or tag == ARRAYS_TAG:
+                args, keywords = read_arguments(data, <uint64_t> len(data)), None
             else:
                 args, keywords = <tuple> loads(data)
             data = None
@@ -79,7 +79,13 @@ def serve_calls(Channel channel not None, Hub hub not None, Recent functions not
             args = keywords = None
             if is_short_atom(value):
                 out = dump_atoms(value)
-            else:
+            elif PyArray_CheckExact(value):
+                holds = Holds.__new__(Holds)
+                out = dump_result(value, holds, Py_REFCNT(value) == 1)
+                if out is not None:
+                    cost.bytes_by_name = <uint64_t> cnp.PyArray_NBYTES(value)
+                    value = None
+            if out is None:
                 box = [value]
                 value = None
                 packed = pack(box, function)
@@ -99,14 +105,16 @@ def serve_calls(Channel channel not None, Hub hub not None, Recent functions not
         elif out is None:
             answer(call, packed, cost.seconds)
             packed = None
-        elif the_running.has_reported or not publish_atom(channel, call, &cost, out):
-            answer(call, dumps(value, 5), cost.seconds)
+        elif the_running.has_reported or not publish(channel, call, &cost, out, holds):
+            packed = Packed(out, holds, cost.bytes_by_name) if holds is not NO_HOLDS else Packed(dumps(value, 5), holds)
+            answer(call, (packed, ()), cost.seconds)
+            packed = None
         else:
             woken = hub.ring()
             if woken != SX_AWAKE:
                 channel.how.spin.extra = SX_WAKE
                 channel.how.spin.gives_way = woken == SX_COLLECTOR and hub.cores > 1  # on one core all make way anyhow
-        value = out = None
+        value = out = holds = None
         the_running.call = 0
         if is_interrupted:
             check()
@@ -132,15 +140,15 @@ def run_plain(function, tuple items not None, int64_t until, list values not Non
     return at
 
 
-cdef bint publish_atom(Channel channel, uint64_t call, cost_t *cost, bytes data) except -1:
-    """False: the ring is full."""
+cdef bint publish(Channel channel, uint64_t call, cost_t *cost, bytes data, Holds holds) except -1:
+    """An atom, or an array that `holds` holds. False: the ring is full."""
     cdef sx_message_t raw
     cdef int code
     memset(&raw, 0, sizeof(raw))
-    raw.kind, raw.call = KIND_ATOM, call
+    raw.kind, raw.call, raw.name_count = KIND_RESULT if holds.count else KIND_ATOM, call, holds.count
     raw.first, raw.first_bytes = <const char *> cost, sizeof(cost[0])
     raw.second, raw.second_bytes = data, <uint64_t> len(data)
-    code = sx_outbox_publish(channel.block.heap, channel.outbox, &channel.channel.answers, &raw, NULL)
+    code = sx_outbox_publish(channel.block.heap, channel.outbox, &channel.channel.answers, &raw, holds.names)
     if code == -EAGAIN:
         return False
     check_code(code, raw.second_bytes)

@@ -381,7 +381,7 @@ class SharedArrayProcessPoolExecutor(ProcessPoolExecutor):
             waiting,
             running,
             desk.calls_done,
-            tally.bytes_by_name_in,
+            tally.bytes_by_name_in + desk.bytes_by_name_in,
             desk.bytes_by_name_out,
             tally.bytes_copied_in,
             desk.bytes_copied_out,

@@ -6,14 +6,16 @@ both sides see the same bytes; a plain one arrives as a private, writeable copy,
 
 import mmap
 import os
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shmexec import _core
 from shmexec.pickling import notes
-from shmexec.pickling.repeated import Repeated
+
+if TYPE_CHECKING:
+    from shmexec.pickling.repeated import Repeated  # workers need it not
 
 _byte_bounds: Any = (
     np.lib.array_utils.byte_bounds if hasattr(np.lib, "array_utils") else getattr(np, "byte_bounds", None)
@@ -47,7 +49,7 @@ class Account(Protocol):
     is_borrowed: bool
     is_loaded_once: bool
     is_dry: bool
-    repeated: Repeated | None
+    repeated: "Repeated | None"
     item: int
 
     def refusal(self, block: int, size: int) -> str:

@@ -11,7 +11,7 @@ Assumptions: the bytes come from a process of the same tree. Loading runs the co
 import io
 import pickle
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,14 +19,17 @@ from shmexec import _core
 from shmexec._core import Packed
 from shmexec.pickling import arrays, buffers, notes, stream
 from shmexec.pickling.notes import Notes
-from shmexec.pickling.repeated import Repeated
+
+if TYPE_CHECKING:
+    from shmexec.pickling.repeated import Repeated  # workers need it not
 
 # What pickle writes by itself in C, with nothing in it that could name a block or live in __main__.
 _FIXED = frozenset({int, float, complex, bool, type(None)})
 _SIZED = frozenset({str, bytes})
 _ATOMS = _FIXED | _SIZED
 _WITH_BUFFERS = b"B"
-_ARGUMENTS = b"("  # of a call: atoms, marshalled (native/_atoms.pxi)
+_ARGUMENTS = b"(", b"A"  # of a call, marshalled (native/_arguments.pxi)
+_NAMED, _GIVEN = b"N", b"G"  # a result that is an array, likewise
 _NONE: Mapping[int, str] = {}
 
 # A result that is a smaller part than this of what was allocated is copied: that costs at most a sixteenth of one pass
@@ -66,7 +69,7 @@ class MessageAccount:
         is_borrowed: bool = False,
         is_loaded_once: bool = False,
         is_dry: bool = False,
-        repeated: Repeated | None = None,
+        repeated: "Repeated | None" = None,
         item: int = 0,
         copying: Mapping[int, str] = _NONE,
         keeping: frozenset[int] = frozenset(),
@@ -187,7 +190,7 @@ def dump(obj: Any, *, to_worker: bool = False, borrowed: bool = False) -> Packed
 
 
 def dump_arguments(
-    arguments: Any, *, repeated: Repeated | None = None, item: int = 0, noted: Notes | None = None
+    arguments: Any, *, repeated: "Repeated | None" = None, item: int = 0, noted: Notes | None = None
 ) -> Packed:
     """Pickle the (args, kwargs) of a call, or the list of args of a chunk, for a worker, which loads them once.
 
@@ -257,10 +260,14 @@ def dump_into(obj: Any, account: MessageAccount, to_worker: bool) -> Packed:
 
 
 def load(data: bytes | memoryview, unpickler: Any = None) -> Any:
-    """What `dump` was given, or the desk for a call of atoms. Once: an array in it may be the owner of its block."""
+    """What `dump` was given, or `Desk.submit` and `serve_calls` have marshalled. Once: an array may own its block."""
     tag = bytes(data[:1])
-    if tag == _ARGUMENTS:
-        return _core.load_atoms(data), {}
+    if tag in _ARGUMENTS:
+        return _core.load_arguments(data), {}
+    if tag == _NAMED:
+        return _core.load_named(data)
+    if tag == _GIVEN:
+        return _core.load_given(data, unpickler is None)
     if tag != _WITH_BUFFERS:
         return pickle.loads(data) if unpickler is None else unpickler(io.BytesIO(data)).load()
     file = io.BytesIO(data)

@@ -6,15 +6,16 @@ A message has a kind, the number of a call, the number of a function, and a payl
 ===============  =====================================  ===========================================
 parent -> worker first part                             second part
 ===============  =====================================  ===========================================
-CALL             the function, if it is shipped here    (args, kwargs); args that are atoms: those, marshalled
+CALL             the function, if it is shipped here    (args, kwargs); atoms and arrays by name: marshalled
 CHUNK            the same                               [args, ...]: one call for each, in order
 SPAN             the same                               a budget and items (`shmexec.pickling.spans`)
 STOP
 worker -> parent
 READY
-RESULT           `Cost`                                 the value; of a CHUNK, the list of values; of a
-                                                        SPAN, an `Outcome`: of as many items as the
-                                                        budget was enough for, one at least
+RESULT           `Cost`                                 the value, an array by name marshalled; of a
+                                                        CHUNK, the list of values; of a SPAN, an `Outcome`:
+                                                        of as many items as the budget was enough for, one at
+                                                        least
 ATOM             `Cost`                                 the value, an atom, marshalled
 FAILURE          `Cost`                                 an exception (`shmexec.pickling.failures`)
 UNREADABLE       `Cost`                                 what unpickling the function or the arguments has raised

@@ -143,9 +143,7 @@ class Loop:
     def _pack_served(self, box: list[Any], function: Callable[..., Any]) -> Answer:
         return self._pack_value(box, failures.name_of(function), is_chunk=False)
 
-    def _answer_served(self, call: int, answer: Answer | bytes, seconds: float) -> None:
-        if isinstance(answer, bytes):  # an atom's pickle
-            answer = Packed(answer, _core.Holds()), ()
+    def _answer_served(self, call: int, answer: Answer, seconds: float) -> None:
         packed, copies = answer
         cost = Cost(packed.bytes_by_name, packed.bytes_copied, seconds, copies, _core.running.end())
         self._answer(Kind.RESULT, call, cost.pack(), packed)
