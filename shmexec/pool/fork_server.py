@@ -43,6 +43,7 @@ METHODS = ("fork", "forkserver", "spawn")  # of starting a worker
 WORKERS = ("numpy", "shmexec.worker.loop")  # what the workers of a pool need
 # then SIGKILL: it may be stuck in the import of a module, and holds nothing that anyone needs
 STOP_SECONDS = 5.0
+NOT_EXECUTED = 255  # the exit code of multiprocessing's child whose `exec` has failed
 
 _process: Any = process  # for what typeshed does not declare
 _util: Any = util
@@ -66,6 +67,7 @@ class ForkServer:
         self._preload = tuple(preload)
         self._control: socket.socket | None = None
         self._pidfd = -1
+        self._last_code: int | None = None  # of one that has died
 
     def start(self) -> None:
         """Begin to start it, unless it has been started."""
@@ -106,7 +108,7 @@ class ForkServer:
                     raise explained(-pid if pid < 0 else errno.EMFILE)
                 undo.pop_all()
                 return ours, pid, received[0]
-        raise OSError("the fork server died while it was starting a worker; see its standard error")
+        raise OSError(_why_dead(self._last_code))
 
     def stop(self) -> None:
         """End it, and wait until it has ended."""
@@ -164,12 +166,22 @@ class ForkServer:
             except ProcessLookupError:
                 pass
         try:
-            os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)
+            ended = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)
+            self._last_code = ended.si_status if ended is not None and ended.si_code == os.CLD_EXITED else None
         except ChildProcessError:
-            pass  # somebody else has
+            self._last_code = None  # somebody else has
         self._control.close()
         os.close(self._pidfd)
         self._control = None
+
+
+def _why_dead(code: int | None) -> str:
+    if code != NOT_EXECUTED:
+        return "the fork server died while it was starting a worker; see its standard error"
+    return (
+        f"the interpreter {os.fsdecode(executable())!r} cannot be executed: there may be no such program, or the "
+        "environment is too long for one (os.environ); multiprocessing.set_executable() names another"
+    )
 
 
 def with_workers_modules(names: Sequence[str]) -> tuple[str, ...]:

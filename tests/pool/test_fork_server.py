@@ -55,6 +55,12 @@ def test_without_an_interpreter_to_start_the_error_says_so(monkeypatch: pytest.M
         fork_server.ForkServer(("numpy", "no_fork_server_of_others")).start()
 
 
+def test_an_interpreter_that_cannot_be_executed_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(spawn, "_python_exe", os.fsencode(tmp_path / "python"))
+    with Launcher("forkserver", preload=["colorsys"]) as launcher, pytest.raises(OSError, match="no such program"):
+        launcher.start("shmexec.worker.loop:run", None, name="never")
+
+
 def test_a_fork_server_that_was_killed_is_replaced(forkserver: Launcher, ask: Ask, waiting_worker: Waiting) -> None:
     server = ask(forkserver, os.getppid)
     with waiting_worker(forkserver) as worker:
