@@ -2,14 +2,16 @@
 
 import dis
 import functools
+import signal
 import sys
 
 import numpy as np
+import pytest
 import sequencer
 import tasks
 
 from shmexec import SharedExecutor
-from shmexec.pool import feeder, futures, limits, pool
+from shmexec.pool import feeder, fork_server, futures, launcher, limits, pool
 
 # behind these Python looks for signals; but not when a function in Python returns
 BEFORE = {"CALL", "CALL_KW", "CALL_FUNCTION_EX", "RESUME", "JUMP_BACKWARD"}
@@ -105,3 +107,37 @@ def test_ctrl_c_leaves_no_call_half_cancelled_wherever_it_comes(lonely, gate):
         assert future.done()
         assert behind.done()
     assert number > 20
+
+
+PLACES = {
+    "the fork server has been spawned": (fork_server._util, "spawnv_passfds", None),
+    "the worker has been told what to be": (launcher, "send_descriptors", None),
+    "the worker has been spawned": (launcher._util, "spawnv_passfds", "spawn"),
+    "the worker has been forked": (launcher, "adopt", "fork"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+@pytest.mark.parametrize("place", PLACES)
+def test_ctrl_c_in_a_start_leaves_no_process_that_nobody_knows_of(make_executor, monkeypatch, place):
+    """What is left behind is looked at after each test."""
+    module, name, method = PLACES[place]
+    real, interrupted = getattr(module, name), []
+
+    def interrupting(*args):
+        made = real(*args)
+        if not interrupted:
+            interrupted.append(place)
+            signal.raise_signal(signal.SIGINT)
+        return made
+
+    def make():
+        return make_executor(2, method, preload=["colorsys"])
+
+    monkeypatch.setattr(module, name, interrupting)
+    with pytest.raises(KeyboardInterrupt):
+        make().submit(tasks.double, 1).result()
+    assert interrupted
+    executor = make()
+    assert [executor.submit(tasks.double, i).result() for i in range(4)] == [0, 2, 4, 6]
+    assert executor.stats().workers_died == 0

@@ -143,9 +143,9 @@ class ForkServer:
             arguments = [os.fsdecode(executable()), *_util._args_from_interpreter_flags(), "-c", command]
             with signals_blocked(), startable():
                 pid = _util.spawnv_passfds(executable(), arguments, [theirs.fileno(), owner])
-            self._pidfd = open_pidfd(pid)
-            self._control = ours
-            undo.pop_all()
+                self._pidfd = open_pidfd(pid)
+                self._control = ours
+                undo.pop_all()  # all in here: Ctrl-C is raised as the signals are let through
         return ours
 
     def _bury(self, control: socket.socket) -> None:

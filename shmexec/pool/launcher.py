@@ -126,6 +126,28 @@ class Launcher:
         with startable():
             tracker = resource_tracker.getfd()
         assert tracker is not None, "it has just been started"
+        made: list[WorkerProcess] = []
+        try:
+            self._start(made, entry, job, tracker, name, fds, fork_guard or contextlib.nullcontext(), variables or {})
+            return made[0]
+        except BaseException:  # Ctrl-C may come when it has been started
+            for worker in made:
+                worker.kill()
+                worker.join()
+                worker.close()
+            raise
+
+    def _start(
+        self,
+        made: list[WorkerProcess],
+        entry: str,
+        job: object,
+        tracker: int,
+        name: str,
+        fds: Sequence[int],
+        fork_guard: AbstractContextManager[None],
+        variables: Mapping[str, str],
+    ) -> None:
         with ExitStack() as ends:
             owner = open_pidfd(os.getpid())
             ends.callback(os.close, owner)
@@ -134,7 +156,8 @@ class Launcher:
                 request = self._request(
                     entry, InheritedJob(_deferred(job, InheritedJob)), inherited, SameDescriptor(owner), name
                 )
-                return _start_forked(request, fork_guard or contextlib.nullcontext())
+                _start_forked(made, request, fork_guard)
+                return
             passing = Passing(by_socket=self.method == "forkserver")
             with spawning(passing):
                 passed = tuple(map(passing.descriptor, fds))
@@ -143,8 +166,9 @@ class Launcher:
                 payload = write_payload(WORKER, request, environment=self.method == "forkserver")
             ends.callback(os.close, payload)
             if self.method == "spawn":
-                return _start_spawned(payload, tracker, passing.numbers, name, variables or {})
-            return _start_by_server(self._hold_server(), [payload, tracker, *passing.numbers], name)
+                _start_spawned(made, payload, tracker, passing.numbers, name, variables)
+            else:
+                _start_by_server(made, self._hold_server(), [payload, tracker, *passing.numbers], name)
 
     def close(self) -> None:
         """Give up the fork server, which ends if nobody else uses it: its workers should have ended before.
@@ -184,32 +208,41 @@ def _deferred(job: object, wrap: Callable[[object], Job]) -> object:
     return DeferredJob(job.head, wrap(job.rest)) if isinstance(job, DeferredJob) else job
 
 
-def _start_forked(request: StartRequest, guard: AbstractContextManager[None]) -> WorkerProcess:
-    with startable():
+# What is made is appended before a signal handler can raise.
+
+
+def _start_forked(made: list[WorkerProcess], request: StartRequest, guard: AbstractContextManager[None]) -> None:
+    with fork_server.signals_blocked(), startable():
         pid = pkgutil.resolve_name(FORK_WORKER)(request, guard)
-    return adopt(pid, request.name)
+        made.append(adopt(pid, request.name))
 
 
 def _start_spawned(
-    payload: int, tracker: int, numbers: list[int], name: str, variables: Mapping[str, str]
-) -> WorkerProcess:
+    made: list[WorkerProcess],
+    payload: int,
+    tracker: int,
+    numbers: list[int],
+    name: str,
+    variables: Mapping[str, str],
+) -> None:
     command = spawn.get_command_line(tracker_fd=tracker, pipe_handle=payload)
     if variables and "-c" in command:
         program = command.index("-c") + 1
         command[program] = f"import os; os.environ.update({dict(variables)!r}); {command[program]}"
     with fork_server.signals_blocked(), startable():
         pid = _util.spawnv_passfds(fork_server.executable(), command, [payload, tracker, *numbers])
-        return adopt(pid, name)
+        made.append(adopt(pid, name))
 
 
-def _start_by_server(server: fork_server.ForkServer, descriptors: list[int], name: str) -> WorkerProcess:
+def _start_by_server(
+    made: list[WorkerProcess], server: fork_server.ForkServer, descriptors: list[int], name: str
+) -> None:
     link, pid, pidfd = server.fork()
-    worker = WorkerProcess(pid, pidfd, name, link)
+    made.append(WorkerProcess(pid, pidfd, name, link))  # until here Ctrl-C closes the link, upon which it ends
     try:
         send_descriptors(link, descriptors)
     except ConnectionError:
         pass  # it has died already: its sentinel says so
-    return worker
 
 
 def _free_tracker() -> None:
