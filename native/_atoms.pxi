@@ -10,7 +10,8 @@ cdef extern from "marshal.h":
     object PyMarshal_ReadObjectFromString(const char *data, Py_ssize_t size)
 
 cdef enum:
-    LONGEST_ATOMS = 2048
+    LONGEST_ATOMS = 2048   # bytes of arguments, letters of a string
+    LONGEST_ANSWER = 3072  # bytes, with which an answer stays in its ring
     FORMAT = 2
     ATOMS_TAG = 40    # "(": a marshalled tuple, where a pickle might stand
     ARRAYS_TAG = 65   # "A": the same behind it, with names of arrays among the atoms

@@ -256,6 +256,11 @@ cdef class Channel:
         if code == -EINTR:
             PyErr_CheckSignals()
 
+    @property
+    def has_task(self):
+        """Whether there is something in the ring."""
+        return not sx_ring_is_empty(&self.channel.tasks)
+
     def name_function(self, uint64_t number, str name):
         """For who looks: what a function that was shipped here is called."""
         text = name.encode("utf-8", "replace")

@@ -280,6 +280,7 @@ cdef class Desk:
         """One answer of a worker, if there is one."""
         cdef sx_message_t raw
         cdef Call call = None
+        cdef bint is_odd
         cdef cost_t cost
         cdef Unread unread
         cdef Message message
@@ -291,7 +292,8 @@ cdef class Desk:
             return False
         if code > 0 and (raw.kind == KIND_ATOM or raw.kind == KIND_RESULT or raw.kind == KIND_FAILURE):
             call = self.find(seat, raw.call)
-        if code < 0 or call is None or call.job is not None or raw.first_bytes != sizeof(cost):
+        is_odd = raw.first_bytes != sizeof(cost) or raw.kind == KIND_ATOM and raw.flags & SX_SPILLED
+        if code < 0 or call is None or call.job is not None or is_odd:
             try:
                 message = channel.receive()
             except BadMessage:

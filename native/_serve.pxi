@@ -79,6 +79,8 @@ def serve_calls(Channel channel not None, Hub hub not None, Recent functions not
             args = keywords = None
             if is_short_atom(value):
                 out = dump_atoms(value)
+                if len(out) > LONGEST_ANSWER:
+                    out = None
             elif PyArray_CheckExact(value):
                 holds = Holds.__new__(Holds)
                 out = dump_result(value, holds, Py_REFCNT(value) == 1)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import tasks
 
+import shmexec
 from shmexec.pickling.pickler import load
 
 LONGEST = 2048  # of a string that is an atom
@@ -110,3 +111,14 @@ def test_bytes_that_are_no_marshalled_atoms_are_an_error():
     for wrong in b"", b"(", b"(\xff\xff\xff\x7f", b"(\x01\x00\x00\x00", b"(\x02\x00\x00\x00N", b"(\x01\x00\x00\x00?":
         with pytest.raises((ValueError, EOFError, TypeError)):
             load(wrong)
+
+
+@pytest.mark.parametrize("value", ["\U0001f40d" * 2000, 10**20_000], ids=["letters of four bytes", "a long number"])
+def test_long_atoms_leave_nothing_in_the_heap(make_executor, value):
+    executor = make_executor(1)
+    assert executor.submit(tasks.give, value).result() == value
+    before = shmexec.heap_info().blocks
+    for _ in range(20):
+        assert executor.submit(tasks.give, value).result() == value
+    executor.submit(tasks.give, 0).result()  # now the worker knows that all of them were read
+    assert shmexec.heap_info().blocks <= before

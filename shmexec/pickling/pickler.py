@@ -259,6 +259,11 @@ def dump_into(obj: Any, account: MessageAccount, to_worker: bool) -> Packed:
     return Packed(data, account.holds, account.bytes_by_name, account.bytes_copied)
 
 
+def load_all() -> None:
+    """Load what `dump` needs for more than atoms: before anything forks, and before a call may make that impossible."""
+    import shmexec.pickling.reducing  # noqa: F401
+
+
 def load(data: bytes | memoryview, unpickler: Any = None) -> Any:
     """What `dump` was given, or `Desk.submit` and `serve_calls` have marshalled. Once: an array may own its block."""
     tag = bytes(data[:1])

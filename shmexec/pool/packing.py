@@ -15,7 +15,7 @@ from shmexec.pickling import failures, main_module
 from shmexec.pickling.fixed import is_unchanging
 from shmexec.pickling.functions import FunctionTable
 from shmexec.pickling.notes import FirstCopies, roots_of_call
-from shmexec.pickling.pickler import Forwarded, dump_arguments, is_plain
+from shmexec.pickling.pickler import Forwarded, dump_arguments, is_plain, load_all
 from shmexec.pickling.repeated import Repeated
 from shmexec.pickling.spans import dump_items
 from shmexec.pool.calls import MapScope
@@ -32,6 +32,7 @@ class Packer:
         self._copies = copies
         self._pool = weakref.ref(pool)  # which has this object
         main_module.send_by_value()
+        load_all()
         self._functions = FunctionTable()
         self._learn = learn
 

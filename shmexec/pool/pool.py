@@ -14,8 +14,10 @@ import _thread
 import contextlib
 import itertools
 import os
+import sys
 import threading
 import time
+import types
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError
@@ -65,7 +67,6 @@ class Pool:
         self._is_killing = False  # the workers of a broken pool get no grace
         self._is_cancelling = False  # spans of a map that were not sent yet, too
         self._handing_over = 0  # spans that have ended and that others may follow
-        self._busy: list[int] = []  # threads in the middle of what the end waits for
         self._is_ended = False
         self._closed = threading.Event()
         self._broken: BaseException | None = None
@@ -158,16 +159,16 @@ class Pool:
     @contextlib.contextmanager
     def stays_open(self) -> Iterator[None]:
         """A map sends some of its items: not idle in between. Raises what `submit` does."""
-        with self.desk.lock:
-            self.check_open()
-            self._handing_over += 1
-        me = threading.get_ident()
+        is_counted = False
         try:
-            self._busy.append(me)
+            with self.desk.lock:
+                self.check_open()
+                self._handing_over += 1
+                is_counted = True
             yield
         finally:
-            self._not_busy(me)
-            self._handed_over()
+            if is_counted:
+                self._handed_over()
 
     def submit_span(self, job: SpanMap, begin: int, items: tuple[tuple[Any, ...], ...], budget: float) -> CallFuture:
         """Some items of a map that began while the pool was open."""
@@ -243,10 +244,9 @@ class Pool:
         self._end_without_collector()
         if self._feeder.is_collecting:
             self._wake()
-        # a signal handler that interrupts what the end waits for cannot wait for that
-        if wait and not self._collector.is_current_thread() and threading.get_ident() not in self._busy:
+        if wait and not self._collector.is_current_thread() and not self._is_interrupting_a_step(sys._getframe()):
             while not (self._feeder.is_collecting or self._closed.wait(1.0)):
-                pass  # another thread starts the first worker; a Ctrl-C that came before the wait is seen after it
+                self._feed()  # another thread starts the first worker, or cannot start the collector
             self._collector.join()
 
     def interrupt(self) -> None:
@@ -353,6 +353,19 @@ class Pool:
         """Whether this thread has a lock that a step of this pool takes: it is a finalizer that asks."""
         return self.desk.lock.is_mine() or fork_server.is_held_here()
 
+    def _is_interrupting_a_step(self, frame: types.FrameType | None) -> bool:
+        """Whether this thread is in the middle of what the end waits for: then a signal handler asks, or a callback.
+
+        By its frames: whatever were noted a signal handler might come between the step and the note.
+        """
+        while frame is not None:
+            if frame.f_code in _STEPS:
+                doing: Any = frame.f_locals.get("self")
+                if doing is self or getattr(doing, "_home", None) is self:
+                    return True
+            frame = frame.f_back
+        return False
+
     @property
     def _is_idle(self) -> bool:
         return self._ledger.is_idle and not self._handing_over
@@ -414,18 +427,11 @@ class Pool:
             action()
 
     def _feed(self) -> None:
-        me = threading.get_ident()
         try:
-            self._busy.append(me)
             self._feeder.feed()
         finally:
-            self._not_busy(me)
             if self._closing:
                 self._end_without_collector()
-
-    def _not_busy(self, thread: int) -> None:
-        if thread in self._busy:  # Ctrl-C may have come before it was
-            self._busy.remove(thread)
 
     def call_later(self, callback: Callable[[], None]) -> bool:
         """Keep users' callbacks out of the hands of the thread that collects."""
@@ -563,3 +569,6 @@ class Pool:
             self._closed.set()
             self.desk.close()
         self._do_what_was_put_off()  # which fails now, and says so
+
+
+_STEPS = {function.__code__ for function in (Pool._feed, Pool.start_map, SpanMap.feed)}  # the end waits for these

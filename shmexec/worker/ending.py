@@ -41,8 +41,8 @@ def _on_term(signum: int, frame: types.FrameType | None) -> None:
     """Leave whatever is being done, once: whoever wants us to end may ask repeatedly."""
     global _ending
     if not _ending:
+        _core.interrupt_serving(True)  # first: the handler of another signal may raise in between
         _ending = True
-        _core.interrupt_serving(True)
         _core.note_end()
         signal.siginterrupt(signum, False)  # C code that cleans up need not know of the others
         raise SystemExit(TERM_CODE)

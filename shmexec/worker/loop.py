@@ -17,7 +17,7 @@ from shmexec._core import Packed
 from shmexec.errors import SharedMemoryFull
 from shmexec.pickling import failures, functions, main_module, notes
 from shmexec.pickling.functions import Received
-from shmexec.pickling.pickler import dump_result, load
+from shmexec.pickling.pickler import dump_result, load, load_all
 from shmexec.pickling.spans import OutcomeWriter, load_items
 from shmexec.pickling.tickets import register_multiprocessing
 from shmexec.transport.launch import DeferredJob
@@ -88,8 +88,11 @@ class Loop:
 
     def run(self) -> None:
         """Run tasks until the parent says stop, or the last that this worker may run is done."""
+        is_loaded = False
         while True:
             ending.raise_if_ending()
+            if not is_loaded and not self._channel.has_task:  # or after the first call, which so is answered sooner
+                is_loaded = _try_to_load_all()
             if self._left is None:  # until something comes that takes more than calling a function
                 _core.serve_calls(
                     self._channel,
@@ -112,6 +115,7 @@ class Loop:
             else:
                 self._run_task(message)
                 del message  # or the wait would keep its blocks
+                is_loaded = is_loaded or _try_to_load_all()
                 if self._left is not None:
                     self._left -= 1
                     if self._left <= 0:
@@ -265,6 +269,15 @@ class Loop:
             self._channel.wait_task(1_000_000)  # the parent has not read two answers yet: there is nothing to hurry for
             ending.raise_if_ending()
         self._hub.ring()
+
+
+def _try_to_load_all() -> bool:
+    """A call may have made it impossible; who dumps then says so."""
+    try:
+        load_all()
+    except Exception as error:
+        ending.raise_if_ending(error)
+    return True
 
 
 def _nothing() -> Packed:
