@@ -102,6 +102,7 @@ ELSEWHERE = {
     ("extent.c", "sx_extent_drop_huge"): "kill_points",
     ("heap.c", "unreserve"): "sizes",
     ("hub.c", "sx_hub_begin_sleep"): "handovers",
+    ("hub.c", "sx_hub_leave"): "handovers",  # by chance here: an answer that comes just then
     ("hub.c", "sx_hub_pass"): "handovers",
     ("pages.c", "take_idle_page"): "kill_points",
     ("pages.c", "sx_heap_trim"): "kill_points",
