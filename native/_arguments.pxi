@@ -19,7 +19,6 @@ cdef extern from "numpy/arrayobject.h":
 cdef enum:
     IS_WRITEABLE = 1
     IS_FORTRAN = 2  # and not C-contiguous
-    SPARSE = 16     # as `shmexec.pickling.pickler` says
 
 
 cdef inline bint is_plain_number(int number):
@@ -44,14 +43,10 @@ cdef tuple shape_of(cnp.ndarray array):
 
 cdef tuple name_array(cnp.ndarray array, Holds holds, bint is_result=False):
     """Its name, which `holds` holds; None: it has to be pickled."""
-    cdef char *low
-    cdef char *high
     cdef sx_name_t name
+    cdef Py_ssize_t offset
     cdef bint is_c = cnp.PyArray_IS_C_CONTIGUOUS(array), is_f = cnp.PyArray_IS_F_CONTIGUOUS(array)
-    if own == NULL or not is_by_number(array):
-        return None
-    bounds(array, &low, &high)
-    if low == high or not sx_heap_find(own, low, high, &name):
+    if not is_by_number(array) or not cnp.PyArray_SIZE(array) or not find_array(array, &name, &offset):
         return None
     if is_plain(name.block) if is_result else is_own_plain(name.block):
         return None
@@ -62,7 +57,6 @@ cdef tuple name_array(cnp.ndarray array, Holds holds, bint is_result=False):
     if not (is_c or is_f):
         strides = tuple([cnp.PyArray_STRIDE(array, i) for i in range(cnp.PyArray_NDIM(array))])
     flags = (IS_WRITEABLE if cnp.PyArray_ISWRITEABLE(array) else 0) | (IS_FORTRAN if is_f and not is_c else 0)
-    offset = <Py_ssize_t> (<char *> cnp.PyArray_DATA(array) - sx_heap_start(own, name.block))
     return name.block, name.birth, offset, cnp.PyArray_TYPE(array), shape_of(array), strides, flags
 
 
@@ -77,11 +71,12 @@ cdef object array_named(tuple name):
 cdef bytes dump_arguments(tuple args, Holds holds, uint64_t *by_name):
     """None: some have to be pickled. `by_name`: the bytes of the arrays that `holds` holds."""
     cdef list parts = []
-    cdef Py_ssize_t i = 0
-    for value in args:
+    cdef Py_ssize_t i, j
+    for i in range(len(args)):
+        value = args[i]
         if PyArray_CheckExact(value):
-            for other in args[:i]:
-                if other is value:  # it is to arrive as one object
+            for j in range(i):
+                if args[j] is value:  # it is to arrive as one object
                     return None
             by_name[0] += <uint64_t> cnp.PyArray_NBYTES(value)
             value = name_array(value, holds)
@@ -90,7 +85,6 @@ cdef bytes dump_arguments(tuple args, Holds holds, uint64_t *by_name):
         elif not is_short_atom(value):
             return None
         parts.append(value)
-        i += 1
     return b"A" + dump_atoms(tuple(parts))
 
 
@@ -113,16 +107,14 @@ cdef bytes give_array(cnp.ndarray array, Holds holds):
 
     Its memory is NumPy's, so a view of it, or whoever exports its bytes, would have a reference to it.
     """
-    cdef char *start = <char *> cnp.PyArray_DATA(array)
     cdef uint64_t size = <uint64_t> cnp.PyArray_NBYTES(array)
     cdef bint is_c = cnp.PyArray_IS_C_CONTIGUOUS(array)
     cdef sx_name_t name
+    cdef Py_ssize_t offset
     if not (cnp.PyArray_CHKFLAGS(array, cnp.NPY_ARRAY_OWNDATA) and cnp.PyArray_ISWRITEABLE(array)
-            and (is_c or cnp.PyArray_IS_F_CONTIGUOUS(array)) and own != NULL and is_by_number(array)):
+            and (is_c or cnp.PyArray_IS_F_CONTIGUOUS(array)) and is_by_number(array)):
         return None
-    if size < threshold() or not sx_heap_find(own, start, start + size, &name):
-        return None
-    if sx_heap_start(own, name.block) != start or size * SPARSE < sx_heap_size(own, name.block):
+    if size < threshold() or not find_array(array, &name, &offset) or offset or is_sparse(size, name.block):
         return None
     if not is_own_plain(name.block) or sx_heap_count(own, name.block) != 1:
         return None
@@ -139,17 +131,14 @@ cdef bytes dump_result(cnp.ndarray array, Holds holds, bint is_alone):
     return given if name is None else b"N" + dump_atoms(name)
 
 
-def load_named(const unsigned char[::1] data not None):
-    """The array whose name `dump_result` has written."""
-    return array_named(<tuple?> read_atoms(<const char *> &data[1], <uint64_t> data.shape[0] - 1))
-
-
-def load_given(const unsigned char[::1] data not None, bint is_owner):
-    """The array that `give_array` has given; `is_owner`: to this process, and nobody else."""
-    cdef tuple given = <tuple?> read_atoms(<const char *> &data[1], <uint64_t> data.shape[0] - 1)
-    if len(given) != 5 or not is_plain_number(given[2]):
+def load_result(const unsigned char[::1] data not None, bint is_owner):
+    """The array of which `dump_result` has written; `is_owner`: if it was given away, then to this process, and nobody else."""
+    cdef tuple name = <tuple?> read_atoms(<const char *> &data[1], <uint64_t> data.shape[0] - 1)
+    if data[0] != GIVEN_TAG:
+        return array_named(name)
+    if len(name) != 5 or not is_plain_number(name[2]):
         raise ValueError("no name of an array")
-    dtype = PyArray_DescrFromType(given[2])
+    dtype = PyArray_DescrFromType(name[2])
     if is_owner:
-        return own_array(given[0], given[1], dtype, given[3], given[4])
-    return rebuild(hold_block(the_heap(), given[0], given[1]), 0, dtype, given[3], None, True, given[4])
+        return own_array(name[0], name[1], dtype, name[3], name[4])
+    return rebuild(hold_block(the_heap(), name[0], name[1]), 0, dtype, name[3], None, True, name[4])

@@ -113,17 +113,24 @@ cdef void bounds(cnp.ndarray array, char **low, char **high) noexcept:
     high[0] = last + cnp.PyArray_ITEMSIZE(array)
 
 
-def locate(cnp.ndarray array):
-    """(block, birth, offset of the first element) if the array lies in this tree's shared memory, else None."""
+cdef bint find_array(cnp.ndarray array, sx_name_t *name, Py_ssize_t *offset) noexcept:
+    """Whether it lies in this tree's shared memory: where, and the offset of its first element."""
     cdef char *low
     cdef char *high
-    cdef sx_name_t name
     if own == NULL:
-        return None
+        return False
     bounds(array, &low, &high)
-    if not sx_heap_find(own, low, high, &name):
-        return None
-    return name.block, name.birth, <Py_ssize_t> (<char *> cnp.PyArray_DATA(array) - sx_heap_start(own, name.block))
+    if not sx_heap_find(own, low, high, name):
+        return False
+    offset[0] = <Py_ssize_t> (<char *> cnp.PyArray_DATA(array) - sx_heap_start(own, name.block))
+    return True
+
+
+def locate(cnp.ndarray array):
+    """(block, birth, offset of the first element) if the array lies in this tree's shared memory, else None."""
+    cdef sx_name_t name
+    cdef Py_ssize_t offset
+    return (name.block, name.birth, offset) if find_array(array, &name, &offset) else None
 
 
 def locate_buffer(const unsigned char[::1] view):

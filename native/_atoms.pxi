@@ -15,6 +15,7 @@ cdef enum:
     FORMAT = 2
     ATOMS_TAG = 40    # "(": a marshalled tuple, where a pickle might stand
     ARRAYS_TAG = 65   # "A": the same behind it, with names of arrays among the atoms
+    GIVEN_TAG = 71    # "G": the same behind it, of an array that is given away
     BUFFERS_TAG = 66  # "B": `shmexec.pickling.pickler` knows how to read it
 
 

@@ -453,6 +453,12 @@ def block_size(uint32_t number):
     return sx_heap_size(own, number)
 
 
+cpdef bint is_sparse(uint64_t bytes, uint32_t number) noexcept:
+    """Whether they are so small a part of a block that a copy is better than keeping the whole: it costs at most a sixteenth
+    of one pass over the memory, and the rest can be freed."""
+    return bytes * 16 < sx_heap_size(own, number)
+
+
 def kept_plain(Holds holds):
     """The plain blocks among these that this process has other references to."""
     return frozenset([number for number, _ in holds if is_plain(number) and sx_heap_count(own, number) > 1])

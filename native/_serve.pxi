@@ -108,7 +108,7 @@ def serve_calls(Channel channel not None, Hub hub not None, Recent functions not
             answer(call, packed, cost.seconds)
             packed = None
         elif the_running.has_reported or not publish(channel, call, &cost, out, holds):
-            packed = Packed(out, holds, cost.bytes_by_name) if holds is not NO_HOLDS else Packed(dumps(value, 5), holds)
+            packed = Packed(out, holds, cost.bytes_by_name) if holds.count else Packed(dumps(value, 5), holds)
             answer(call, (packed, ()), cost.seconds)
             packed = None
         else:

@@ -1,11 +1,8 @@
 """Numbers, short strings and the like arrive as they are, whichever way their call takes."""
 
 import math
-import os
-import signal
 import struct
 import sys
-from pathlib import Path
 
 import pytest
 import tasks
@@ -64,10 +61,7 @@ WAYS = {"served": {}, "last": {"max_tasks_per_child": 10_000}}
 @pytest.mark.parametrize("way", WAYS)
 def test_atoms_come_and_go_as_they_are(make_executor, way):
     executor = make_executor(1, **WAYS[way])
-    for function in (
-        tasks.give,
-        one_and_seen,
-    ):  # the first of a function's calls brings it along, the others are marshalled
+    for function in tasks.give, one_and_seen:  # the first call of each brings it along
         executor.submit(function, 0).result()
     for value in ATOMS:
         assert seen(executor.submit(tasks.give, value).result()) == seen(value)
@@ -78,20 +72,13 @@ def test_atoms_come_and_go_as_they_are(make_executor, way):
     assert [seen(value) for value in executor.map(tasks.give, ATOMS)] == [seen(value) for value in ATOMS]
 
 
-def die_once(path):
-    if not os.path.exists(path):
-        Path(path).touch()
-        os.kill(os.getpid(), signal.SIGKILL)
-    return path
-
-
 def test_atoms_of_a_call_with_a_limit_and_of_one_that_is_run_again(make_executor, tmp_path):
     executor = make_executor(1)
-    executor.submit(die_once, str(tmp_path)).result()
+    executor.submit(tasks.die_once, str(tmp_path), 0).result()
     for name in "abc":
         path = str(tmp_path / name)
-        assert executor.options(timeout=60, retries=1).submit(die_once, path).result() == path
-        assert executor.options(retries=1).submit(die_once, path + "again").result() == path + "again"
+        assert executor.options(timeout=60, retries=1).submit(tasks.die_once, path, path).result() == path
+        assert executor.options(retries=1).submit(tasks.die_once, path + "again", path).result() == path
 
 
 @pytest.mark.parametrize("kind", [int, float, str, bytes])

@@ -29,12 +29,8 @@ _SIZED = frozenset({str, bytes})
 _ATOMS = _FIXED | _SIZED
 _WITH_BUFFERS = b"B"
 _ARGUMENTS = b"(", b"A"  # of a call, marshalled (native/_arguments.pxi)
-_NAMED, _GIVEN = b"N", b"G"  # a result that is an array, likewise
+_ARRAY = b"N", b"G"  # a result that is one, likewise
 _NONE: Mapping[int, str] = {}
-
-# A result that is a smaller part than this of what was allocated is copied: that costs at most a sixteenth of one pass
-# over the memory, and the rest can be freed.
-_SPARSE = 16
 
 
 class Forwarded:
@@ -137,7 +133,7 @@ class MessageAccount:
 
     def sparse(self) -> frozenset[int]:
         """The plain blocks of which so little is named that a copy is better than keeping the whole."""
-        return frozenset(block for block, size in self._covered.items() if size * _SPARSE < _core.block_size(block))
+        return frozenset(block for block, size in self._covered.items() if _core.is_sparse(size, block))
 
     def contested(self) -> frozenset[int]:
         """The blocks that were given to one array while others have them, too."""
@@ -269,10 +265,8 @@ def load(data: bytes | memoryview, unpickler: Any = None) -> Any:
     tag = bytes(data[:1])
     if tag in _ARGUMENTS:
         return _core.load_arguments(data), {}
-    if tag == _NAMED:
-        return _core.load_named(data)
-    if tag == _GIVEN:
-        return _core.load_given(data, unpickler is None)
+    if tag in _ARRAY:
+        return _core.load_result(data, unpickler is None)
     if tag != _WITH_BUFFERS:
         return pickle.loads(data) if unpickler is None else unpickler(io.BytesIO(data)).load()
     file = io.BytesIO(data)
