@@ -4,18 +4,20 @@ What follows from DESIGN's table "what crosses, and how": an array in shared mem
 both sides see the same bytes; a plain one arrives as a private, writeable copy, whatever its size.
 """
 
-import mmap
+from __future__ import annotations
+
 import os
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from shmexec import _core
 from shmexec.pickling import notes
 
-if TYPE_CHECKING:
-    from shmexec.pickling.repeated import Repeated  # workers need it not
+if TYPE_CHECKING:  # workers need it not
+    from numpy.typing import NDArray
+
+    from shmexec.pickling.repeated import Repeated
 
 _byte_bounds: Any = (
     np.lib.array_utils.byte_bounds if hasattr(np.lib, "array_utils") else getattr(np, "byte_bounds", None)
@@ -49,7 +51,7 @@ class Account(Protocol):
     is_borrowed: bool
     is_loaded_once: bool
     is_dry: bool
-    repeated: "Repeated | None"
+    repeated: Repeated | None
     item: int
 
     def refusal(self, block: int, size: int) -> str:
@@ -219,6 +221,8 @@ def _set_attributes(array: NDArray[Any], attributes: dict[str, Any]) -> None:
 
 def _reduce_memmap(array: Any) -> Reduced | None:
     """By file, offset and mode; None if the file cannot say what the array holds (a copy is made then)."""
+    import mmap  # it is there: the array has one
+
     mapping, path = getattr(array, "_mmap", None), array.filename
     if mapping is None or path is None or array.mode not in ("r", "r+", "w+") or not array.size:
         return None  # mode "c": what was written is in no file

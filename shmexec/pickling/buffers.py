@@ -1,15 +1,19 @@
 """How buffers cross: those of PEP 574, which pandas, Arrow and others hand out, each as an array would; memoryviews."""
 
+from __future__ import annotations
+
 import pickle
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from shmexec import _core
 from shmexec.pickling import notes
 from shmexec.pickling.arrays import Account, Reduced
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 # block, birth, offset, bytes, read-only, and whether each receiver has a copy-on-write view of its own
 Place = tuple[int, int, int, int, bool, bool]

@@ -2,7 +2,6 @@
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -22,8 +21,7 @@ SCATTERED = "it is a buffer that is not contiguous"
 _MOST_NODES = 10_000
 
 
-@dataclass(frozen=True)
-class Crossing:
+class Crossing(NamedTuple):
     """How one part of an argument or a result crosses.
 
     Attributes

@@ -4,7 +4,6 @@ import gc
 import itertools
 import weakref
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -65,16 +64,20 @@ class Repeated:
         return copy
 
 
-@dataclass(slots=True)
 class _Copy:
-    """Of the array `of`; `name` is that of its block. Kept is only what has come a second time."""
+    """Of the array that `of` refers to; `name` is that of its block. Kept is only what has come a second time."""
 
-    of: weakref.ref[NDArray[Any]]
-    name: tuple[int, int]
-    dtype: np.dtype[Any]
-    shape: tuple[int, ...]
-    is_fortran: bool
-    kept: NDArray[Any] | None = None
+    __slots__ = "dtype", "is_fortran", "kept", "name", "of", "shape"
+
+    def __init__(
+        self, of: "weakref.ref[NDArray[Any]]", name: tuple[int, int], array: "NDArray[Any]", kept: "NDArray[Any] | None"
+    ) -> None:
+        self.of = of
+        self.name = name
+        self.dtype: np.dtype[Any] = array.dtype
+        self.shape: tuple[int, ...] = array.shape
+        self.is_fortran = array.flags.fnc
+        self.kept = kept
 
     def is_like(self, array: NDArray[Any]) -> bool:
         known = self.dtype, self.shape, self.is_fortran
@@ -127,7 +130,7 @@ class CopiedOnce(Repeated):
         key = id(array)
         kept = copy if key in self._made else None
         of = weakref.ref(array, partial(_forget, weakref.ref(self), key))
-        self._made[key] = _Copy(of, place[:2], array.dtype, array.shape, array.flags.fnc, kept)
+        self._made[key] = _Copy(of, place[:2], array, kept)
         return copy
 
     def forget(self, key: int) -> None:

@@ -7,7 +7,6 @@ that makes no difference, for numbers, short strings and the like.
 import itertools
 import pickle
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from shmexec import _core
@@ -63,7 +62,6 @@ def load_items(
     return budget, (load(parts.pop()) for _ in range(len(parts)))
 
 
-@dataclass(frozen=True)
 class Outcome:
     """What became of a span: values of its first items, and, if one failed, its packed exception.
 
@@ -81,13 +79,10 @@ class Outcome:
     plain: list[Any] | None
     parts: list[bytes] | None
     failure: bytes | None
-    holds: _core.Holds
 
-    @classmethod
-    def load(cls, packed: Packed) -> "Outcome":
-        """As the worker packed it."""
-        plain, parts, failure = pickle.loads(packed.data)
-        return cls(plain, parts, failure, packed.holds)
+    def __init__(self, packed: Packed) -> None:
+        self.plain, self.parts, self.failure = pickle.loads(packed.data)
+        self.holds = packed.holds
 
     def __len__(self) -> int:
         values = self.plain if self.plain is not None else self.parts

@@ -19,15 +19,19 @@ What this means for us
     A heap of System V memory has no descriptor that would keep it: a child takes part in it as it starts.
 """
 
+from __future__ import annotations
+
 import pickle
 from multiprocessing import process, reduction
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from shmexec import _core
 from shmexec.pickling.arrays import dtype_token
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 Reduced = tuple[Any, ...]
 

@@ -1,6 +1,6 @@
 """What calls have in common, and what is counted of them. (A call itself: `shmexec._core.Call`.)"""
 
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from shmexec import _core
 from shmexec._core import Packed
@@ -8,17 +8,19 @@ from shmexec.pickling.notes import FirstCopies
 from shmexec.pickling.repeated import Repeated
 
 
-@dataclass(eq=False, slots=True)
 class MapScope:
     """What the calls of one `map` have in common: the function, pickled with the first of them, and arrays.
 
     If each call has a function of its own (`one_function` is false), the arrays alone.
     """
 
-    repeated: Repeated | None = None
-    one_function: bool = True
-    number: int = 0
-    packed: Packed | None = None
+    __slots__ = "number", "one_function", "packed", "repeated"
+
+    def __init__(self, repeated: Repeated | None, *, one_function: bool = True) -> None:
+        self.repeated = repeated
+        self.one_function = one_function
+        self.number = 0
+        self.packed: Packed | None = None
 
     def take(self) -> Packed:
         """The function for one more call, with holds of its own."""
@@ -28,8 +30,7 @@ class MapScope:
         return Packed(packed.data, holds, packed.bytes_by_name + packed.bytes_copied)
 
 
-@dataclass(frozen=True, slots=True)
-class CallLimits:
+class CallLimits(NamedTuple):
     """What a call may do: run for so many nanoseconds (0: as long as it likes), be run again after so many deaths."""
 
     nanoseconds: int = 0
@@ -39,15 +40,15 @@ class CallLimits:
 NO_LIMITS = CallLimits()
 
 
-@dataclass(slots=True)
 class Tally:
     """Figures of a pool, as `SharedExecutor.stats` gives them."""
 
-    bytes_by_name_in: int = 0
-    bytes_copied_in: int = 0
-    workers_started: int = 0
-    workers_died: int = 0
-    copies: FirstCopies = field(default_factory=FirstCopies)
+    def __init__(self) -> None:
+        self.bytes_by_name_in = 0
+        self.bytes_copied_in = 0
+        self.workers_started = 0
+        self.workers_died = 0
+        self.copies = FirstCopies()
 
     def note_arguments(self, call: _core.Call) -> None:
         """A call has been packed. The caller sees to it that nobody else counts."""

@@ -10,8 +10,7 @@ import contextlib
 import itertools
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from shmexec import _core
 from shmexec.pickling.functions import shipped
@@ -28,17 +27,19 @@ from shmexec.transport.messages import Kind, WorkerHead, WorkerJob
 _ENTRY = "shmexec.worker.loop:run"
 
 
-@dataclass(eq=False)
 class Worker:
     """A worker as the pool sees it."""
 
-    process: WorkerProcess
-    channel: _core.Channel
-    slot: int
-    seat: _core.Seat
-    said: LastWords
-    last_words: str = ""  # when it is dead
-    refusal: BaseException | None = None  # why no worker of this pool will be of use
+    def __init__(
+        self, process: WorkerProcess, channel: _core.Channel, slot: int, seat: _core.Seat, said: LastWords
+    ) -> None:
+        self.process = process
+        self.channel = channel
+        self.slot = slot
+        self.seat = seat
+        self.said = said
+        self.last_words = ""  # when it is dead
+        self.refusal: BaseException | None = None  # why no worker of this pool will be of use
 
     def try_stop(self) -> bool:
         """Tell it to end when it has run what it was sent; False: its ring is full, of calls that were taken back."""
@@ -49,8 +50,7 @@ class Worker:
             return True
 
 
-@dataclass(frozen=True)
-class WorkerSettings:
+class WorkerSettings(NamedTuple):
     """What each worker of a pool is started with.
 
     `may_fork`: nobody chose the method, and the standard library's default is fork, which can pass on what no pickle
@@ -144,7 +144,7 @@ class Crew:
         """If that may be. Two threads may come here; the second finds it done."""
         if refusing is self._launcher and self._settings.may_fork:
             self._replacer, self._launcher = refusing, Launcher("fork")
-            self._settings = replace(self._settings, method="fork", may_fork=False)
+            self._settings = self._settings._replace(method="fork", may_fork=False)
             log.tell(log.at_once, log.INFO, "workers are forked: there are initargs that can only be inherited")
         return refusing is not self._launcher
 
@@ -172,7 +172,7 @@ class Crew:
         """All workers are buried, and no more will be started."""
         self._launcher.close()
         self._replacer.close()
-        self._settings = replace(self._settings, initializer=None, initargs=(), finalizer=None)  # locks and queues
+        self._settings = self._settings._replace(initializer=None, initargs=(), finalizer=None)  # locks and queues
         self._kept.release()
 
 

@@ -28,7 +28,6 @@ What this means for us
 
 import contextlib
 import os
-import pkgutil
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
@@ -46,7 +45,15 @@ from shmexec.pool.spawning import (
     write_payload,
 )
 from shmexec.pool.worker_process import UNKNOWN_CODE, WorkerProcess, adopt, open_pidfd, startable
-from shmexec.transport.launch import DeferredJob, InheritedJob, Job, SameDescriptor, StartRequest, send_descriptors
+from shmexec.transport.launch import (
+    DeferredJob,
+    InheritedJob,
+    Job,
+    SameDescriptor,
+    StartRequest,
+    resolve,
+    send_descriptors,
+)
 
 WORKER = "shmexec.worker.bootstrap:WorkerSelf"  # what a pickled start becomes in the child
 FORK_WORKER = "shmexec.worker.bootstrap:fork_worker"
@@ -213,7 +220,7 @@ def _deferred(job: object, wrap: Callable[[object], Job]) -> object:
 
 def _start_forked(made: list[WorkerProcess], request: StartRequest, guard: AbstractContextManager[None]) -> None:
     with fork_server.signals_blocked(), startable():
-        pid = pkgutil.resolve_name(FORK_WORKER)(request, guard)
+        pid = resolve(FORK_WORKER)(request, guard)
         made.append(adopt(pid, request.name))
 
 

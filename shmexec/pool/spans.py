@@ -118,7 +118,7 @@ class SpanMap:
 
     def done(self, begin: int, end: int, cost: Cost | None, answer: Packed | BaseException, *, was_sent: bool) -> None:
         """A span has been answered, or has failed as a whole."""
-        read: Outcome | BaseException = Outcome.load(answer) if isinstance(answer, Packed) else answer
+        read: Outcome | BaseException = Outcome(answer) if isinstance(answer, Packed) else answer
         with self._lock:
             items, _ = self._under_way.pop(begin, ((), None))
             if self._is_over and self._why is None:

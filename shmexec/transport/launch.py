@@ -9,9 +9,9 @@ when it imports this.
 
 import array
 import errno
+import importlib
 import os
 import pickle
-import pkgutil
 import socket
 from typing import Any, NamedTuple, Protocol
 
@@ -54,32 +54,35 @@ class Job(Protocol):
         """The job itself; called in the child, when everything that it may need to import can be imported."""
 
 
-class InheritedJob(NamedTuple):
+class InheritedJob:
     """A job that is there already, because the child was forked with it in memory."""
 
-    job: object
+    def __init__(self, job: object) -> None:
+        self.job = job
 
     def load(self) -> object:
         return self.job
 
 
-class PickledJob(NamedTuple):
+class PickledJob:
     """A job by value."""
 
-    data: bytes
+    def __init__(self, data: bytes) -> None:
+        self.data = data
 
     def load(self) -> object:
         return pickle.loads(self.data)
 
 
-class DeferredJob(NamedTuple):
+class DeferredJob:
     """A job whose rest is loaded by the worker itself, when it has done what the head tells it.
 
     In the launcher's hands `rest` is the thing itself, in the worker's a `Job`.
     """
 
-    head: Any
-    rest: Any
+    def __init__(self, head: Any, rest: Any) -> None:
+        self.head = head
+        self.rest = rest
 
 
 class StartRequest(NamedTuple):
@@ -99,12 +102,15 @@ class StartRequest(NamedTuple):
     parent_pid: int
 
 
-def call(name: str, *args: object) -> object:
-    """Call what "package.module:attribute" stands for.
+def resolve(name: str) -> Any:
+    """What "package.module:attribute" stands for."""
+    module, _, attribute = name.partition(":")
+    return getattr(importlib.import_module(module), attribute)
 
-    For pickles made by a layer that cannot import what they speak of.
-    """
-    return pkgutil.resolve_name(name)(*args)
+
+def call(name: str, *args: object) -> object:
+    """Call it. For pickles made by a layer that cannot import what they speak of."""
+    return resolve(name)(*args)
 
 
 def send_descriptors(link: socket.socket, descriptors: list[int]) -> None:

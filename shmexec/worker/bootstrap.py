@@ -16,14 +16,13 @@ spawn        `WorkerSelf`, from ``multiprocessing.spawn.spawn_main``        pick
 
 import os
 import pickle
-import pkgutil
 import signal
 import sys
 from contextlib import AbstractContextManager
 from multiprocessing import process, resource_tracker, spawn
 from typing import Any, NoReturn
 
-from shmexec.transport.launch import StartRequest
+from shmexec.transport.launch import StartRequest, resolve
 from shmexec.transport.standard import open_standard_descriptors
 from shmexec.worker import ending
 from shmexec.worker.forking import Fork
@@ -80,7 +79,7 @@ class WorkerSelf(process.BaseProcess):
         tracker = _tracker._resource_tracker._fd  # None: it has not been asked for
         for number in (*descriptors, *(() if tracker is None else (tracker,))):
             os.set_inheritable(number, False)  # by exec; a fork passes them on as it does all
-        entry, job = pkgutil.resolve_name(request.entry), request.job.load()
+        entry, job = resolve(request.entry), request.job.load()
         del request  # the pickle may be long
         entry(job, descriptors)
 
