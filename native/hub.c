@@ -75,8 +75,13 @@ static int is_due(const void *of) {
 int sx_hub_spin(sx_hub_t *hub, sx_spin_t *spin, const sx_crew_t *crew, uint32_t cores, uint32_t seen) {
     sx_looked_for_t it = {hub, crew, seen};
     uint32_t awake = spin->extra > 0; /* just woken */
-    for (uint32_t i = 0; i < crew->count; i++)
-        awake += sx_channel_is_awake(crew->heap, crew->channels[i]);
+    spin->leaves = 0;
+    for (uint32_t i = 0; i < crew->count; i++) {
+        if (!sx_channel_is_awake(crew->heap, crew->channels[i]))
+            continue;
+        awake++;
+        spin->leaves |= (uint32_t)sx_channel_is_here(crew->heap, crew->channels[i]);
+    }
     return awake && awake < cores && sx_spin(spin, is_due, &it);
 }
 

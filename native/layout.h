@@ -106,7 +106,7 @@ typedef struct {
     sx_atomic32_t pid;
     sx_atomic32_t bell;    /* counts; the futex that this process sleeps on. Here, since whoever rings late only wakes a newcomer */
     sx_atomic32_t waiting; /* it sleeps, or is about to */
-    sx_atomic32_t core;    /* plus one, where it fell asleep (place.h) */
+    sx_atomic32_t core;    /* plus one, where it fell asleep or woke last (place.h) */
     sx_atomic32_t moved;
     sx_atomic32_t providing; /* small pages that it has found room for under bytes_limit and is asking the kernel for */
     uint32_t unused[2];

@@ -20,7 +20,7 @@ static uint32_t this_core(void) {
 
 static_assert(sizeof(((sx_mask_t *)0)->words) == sizeof(cpu_set_t), "the same bits");
 
-void sx_place_restore(sx_slot_t *slot, const sx_mask_t *mask) {
+static void restore(sx_slot_t *slot, const sx_mask_t *mask) {
     if (sx_load_acquire(&slot->moved) != MOVED)
         return;
     if (mask->known)
@@ -29,31 +29,58 @@ void sx_place_restore(sx_slot_t *slot, const sx_mask_t *mask) {
     sx_store_release(&slot->moved, FREE);
 }
 
-void sx_place_note(sx_slot_t *slot, sx_mask_t *mask) {
-    sx_mask_t now = {.known = 1};
-    sx_place_restore(slot, mask); /* it came late */
-    if (sx_load_acquire(&slot->moved) == FREE && !sched_getaffinity(0, sizeof now.words, (cpu_set_t *)now.words) &&
-        sx_load_acquire(&slot->moved) == FREE)
-        *mask = now;
+static void note_core(sx_slot_t *slot, const sx_mask_t *mask) {
     uint32_t core = this_core();
     SX_STEP();
     sx_store_relaxed(&slot->core, mask->known ? core : 0);
 }
 
+void sx_place_note(sx_slot_t *slot, sx_mask_t *mask) {
+    sx_mask_t now = {.known = 1};
+    restore(slot, mask); /* it came late */
+    if (sx_load_acquire(&slot->moved) == FREE && !sched_getaffinity(0, sizeof now.words, (cpu_set_t *)now.words) &&
+        sx_load_acquire(&slot->moved) == FREE)
+        *mask = now;
+    note_core(slot, mask);
+}
+
+void sx_place_restore(sx_slot_t *slot, const sx_mask_t *mask) {
+    restore(slot, mask);
+    note_core(slot, mask);
+}
+
 void sx_place_elsewhere(sx_slot_t *slot) {
-    uint32_t core = sx_load_relaxed(&slot->core), is_free = FREE;
+    uint32_t here = this_core(), is_free = FREE;
     pid_t pid = (pid_t)sx_load_relaxed(&slot->pid);
     sx_mask_t mask;
     cpu_set_t *set = (cpu_set_t *)mask.words;
-    if (!core || !pid || this_core() != core || (SX_STEP(), !sx_cas_acq_rel(&slot->moved, &is_free, BUSY)))
+    if (!here || !pid || !sx_load_relaxed(&slot->core) || (SX_STEP(), !sx_cas_acq_rel(&slot->moved, &is_free, BUSY)))
         return;
-    int is_moved = !sched_getaffinity(pid, sizeof mask.words, set) && CPU_COUNT(set) > 1 && CPU_ISSET(core - 1, set);
+    int is_moved = !sched_getaffinity(pid, sizeof mask.words, set) && CPU_COUNT(set) > 1 && CPU_ISSET(here - 1, set);
     if (is_moved) {
-        CPU_CLR(core - 1, set);
+        CPU_CLR(here - 1, set);
         is_moved = !sched_setaffinity(pid, sizeof mask.words, set);
     }
     SX_STEP();
     sx_store_release(&slot->moved, is_moved ? MOVED : FREE);
+}
+
+int sx_place_is_shared(const sx_slot_t *slot) {
+    uint32_t core = sx_load_relaxed(&((sx_slot_t *)slot)->core);
+    return core && core == this_core();
+}
+
+void sx_place_leave(void) {
+    uint32_t here = this_core();
+    cpu_set_t own, others;
+    if (!here || sched_getaffinity(0, sizeof own, &own) || CPU_COUNT(&own) < 2 || !CPU_ISSET(here - 1, &own))
+        return;
+    others = own;
+    CPU_CLR(here - 1, &others);
+    if (sched_setaffinity(0, sizeof others, &others))
+        return;
+    SX_STEP();
+    sched_setaffinity(0, sizeof own, &own);
 }
 
 static uint32_t this_thread(void) {

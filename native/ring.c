@@ -244,6 +244,10 @@ int sx_channel_wait(sx_heap_t *heap, sx_channel_t *channel, sx_wait_t *how, uint
     return code;
 }
 
+int sx_channel_is_here(sx_heap_t *heap, const sx_channel_t *channel) {
+    return sx_place_is_shared(worker_of(heap, channel));
+}
+
 int sx_channel_is_awake(sx_heap_t *heap, const sx_channel_t *channel) {
     return !sx_load_relaxed(&worker_of(heap, channel)->waiting);
 }

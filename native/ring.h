@@ -147,5 +147,6 @@ static inline uint32_t sx_channel_slot(const sx_channel_t *channel) {
     return channel->worker_slot % SX_SLOTS & ~1u;
 }
 int sx_channel_is_awake(sx_heap_t *heap, const sx_channel_t *channel);
+int sx_channel_is_here(sx_heap_t *heap, const sx_channel_t *channel); /* its worker was last seen on this core */
 
 #endif

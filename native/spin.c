@@ -1,6 +1,8 @@
 /* spin.c - see spin.h. */
 #include "spin.h"
 
+#include "place.h"
+
 #include <sched.h>
 #include <time.h>
 
@@ -28,6 +30,8 @@ int sx_spin(sx_spin_t *spin, int (*is_due)(const void *of), const void *of) {
     spin->extra = 0;
     uint32_t gives_way = spin->gives_way;
     spin->gives_way = 0;
+    uint32_t leaves = spin->leaves;
+    spin->leaves = 0;
     uint32_t hold = spin->hold;
     spin->hold = 0;
     if (is_due(of))
@@ -43,6 +47,10 @@ int sx_spin(sx_spin_t *spin, int (*is_due)(const void *of), const void *of) {
         return 0;
     if (gives_way)
         sched_yield();
+    if (leaves) {
+        sx_place_leave();
+        seen = begun = sx_now();
+    }
     while (seen - begun < longest) {
         for (int i = 0; i < LOOKS; i++) {
             if (is_due(of)) {

@@ -13,8 +13,8 @@
  * What this means for us: spin for about what two wakes cost, the most that are between two calls where each is submitted by a
  * thread that a callback has woken, and for two more if the other had to be woken, but not after a pause, when all are cold. If a
  * third was woken, which brings about what is waited for, give the core away once, since it may wait for this one. (Not to the one
- * that is waited for: two that share a core give it to each other, at 9 us a call, and never sleep, after which they would be
- * woken on two, at 3.) After a spin in vain sleep at once for 1, 3, 7 ... 63 waits; if the core was taken away during spins twice in
+ * that is waited for: two that share a core give it to each other, at 9 us a call, and never part. Who waits for a worker leaves a
+ * core that it shares with it: place.h.) After a spin in vain sleep at once for 1, 3, 7 ... 63 waits; if the core was taken away during spins twice in
  * 50 ms, for a millisecond each, there are none to spare: nobody here spins for 10 ms, then 20, up to 640. So who waits for calls
  * of a millisecond spends two microseconds for each, and a pool with more workers than cores does not fight over them.
  */
@@ -27,6 +27,7 @@ typedef struct {
     uint64_t longest; /* nanoseconds of each spin; 0: as above */
     uint64_t extra;  /* and for the next one, since who is waited for has just been woken: SX_WAKE */
     uint32_t gives_way; /* 1: before the next spin the core is given away once */
+    uint32_t leaves;    /* 1: it is left for good before that: who is waited for has it, too */
     uint32_t hold;   /* 1: the next wait does not spin: it is the first after a pause, and who is waited for has to be woken */
     uint32_t skip;   /* waits that do not spin */
     uint32_t misses; /* spins in vain, one after the other */

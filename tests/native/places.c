@@ -1,4 +1,4 @@
-/* places.c - a sleeper is pulled to the core of the thread that wakes it, and has its own mask back when it is awake. */
+/* places.c - who sleeps is woken on the core where it should be, and has its own mask back when it is awake. */
 #include "harness.h"
 #include "place.h"
 #include <sys/syscall.h>
@@ -124,6 +124,86 @@ static void a_sleeper_that_has_ended_is_no_matter(void) {
     CHECK(!sleepers.pulled);
 }
 
+/* ---- a worker is woken on another core than the waker's --- */
+
+static sx_slot_t slot;
+
+typedef struct {
+    gate_t asleep, wake, awake;
+    int core;       /* where it falls asleep */
+    cpu_set_t mask; /* its own */
+    pthread_t handle;
+} worker_t;
+
+static void *work(void *of) {
+    worker_t *it = of;
+    sx_mask_t mask = {0};
+    sx_store_relaxed(&slot.pid, (uint32_t)syscall(SYS_gettid));
+    use(0, only(it->core));
+    use(0, it->mask);
+    sx_place_note(&slot, &mask);
+    open_gate(it->asleep);
+    pass_gate(it->wake);
+    sx_place_restore(&slot, &mask);
+    CHECK(uses(0, it->mask) && sx_load_relaxed(&slot.core) == (uint32_t)sched_getcpu() + 1);
+    open_gate(it->awake);
+    return NULL;
+}
+
+static void is_woken_from_here(int core, cpu_set_t mask, cpu_set_t meanwhile) {
+    worker_t it = {.asleep = make_gate(), .wake = make_gate(), .awake = make_gate(), .core = core, .mask = mask};
+    slot = (sx_slot_t){0};
+    CHECK(pthread_create(&it.handle, NULL, work, &it) == 0);
+    pass_gate(it.asleep);
+    for (int repeated = 0; repeated < 2; repeated++) {
+        sx_place_elsewhere(&slot);
+        CHECK(uses((pid_t)sx_load_relaxed(&slot.pid), meanwhile));
+    }
+    open_gate(it.wake);
+    pass_gate(it.awake);
+    pthread_join(it.handle, NULL);
+    for (int end = 0; end < 2; end++) {
+        close(it.asleep.ends[end]);
+        close(it.wake.ends[end]);
+        close(it.awake.ends[end]);
+    }
+}
+
+static void a_worker_is_woken_elsewhere_wherever_it_fell_asleep(void) {
+    cpu_set_t others = all;
+    CPU_CLR(first, &others);
+    is_woken_from_here(first, all, others);
+    is_woken_from_here(second, all, others);
+    is_woken_from_here(first, only(first), only(first));
+    is_woken_from_here(second, only(second), only(second));
+}
+
+static int lefts;
+
+static void has_left(void) {
+    cpu_set_t mask;
+    CHECK(sched_getaffinity(0, sizeof mask, &mask) == 0 && CPU_COUNT(&mask) == CPU_COUNT(&all) - 1);
+    CHECK(CPU_ISSET(sched_getcpu(), &mask));
+    lefts++;
+}
+
+static void who_shares_a_core_with_a_worker_can_tell_and_leave(void) {
+    sx_store_relaxed(&slot.core, (uint32_t)first + 1);
+    CHECK(sx_place_is_shared(&slot));
+    sx_store_relaxed(&slot.core, (uint32_t)second + 1);
+    CHECK(!sx_place_is_shared(&slot));
+    sx_store_relaxed(&slot.core, 0);
+    CHECK(!sx_place_is_shared(&slot), "nobody knows");
+    sx_place_leave();
+    CHECK(uses(0, only(first)) && sched_getcpu() == first, "it may be nowhere else");
+    use(0, all);
+    on_step = has_left;
+    sx_place_leave();
+    on_step = NULL;
+    CHECK(lefts == 1 && uses(0, all));
+    use(0, only(first));
+}
+
 int main(int argc, char **argv) {
     begin(argc, argv);
     CHECK(sched_getaffinity(0, sizeof all, &all) == 0);
@@ -140,5 +220,7 @@ int main(int argc, char **argv) {
     who_may_not_be_here_is_left_alone();
     if_another_is_woken_the_pulled_one_waits_for_its_own_wake_or_the_next_pull();
     a_sleeper_that_has_ended_is_no_matter();
+    a_worker_is_woken_elsewhere_wherever_it_fell_asleep();
+    who_shares_a_core_with_a_worker_can_tell_and_leave();
     return 0;
 }

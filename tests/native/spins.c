@@ -19,13 +19,21 @@ static int count_yield(void) {
     return yields++;
 }
 
+static int moves;
+
+static void count_move(void) {
+    moves++;
+}
+
 #define clock_gettime read_our_clock
+#define sx_place_leave count_move
 #define sched_yield count_yield
 #define sx_now our_now
 #define sx_spin our_spin
 #include "spin.c"
 #undef clock_gettime
 #undef sched_yield
+#undef sx_place_leave
 #undef sx_now
 #undef sx_spin
 
@@ -143,6 +151,17 @@ static void who_has_woken_a_third_gives_the_core_away_once(void) {
     CHECK(spins(&spin, 0) == 0 && yields == 1 && !spin.gives_way, "who sleeps has given it away");
 }
 
+static void who_shares_the_core_of_a_worker_leaves_it_before_a_spin(void) {
+    sx_spin_t spin = {.leaves = 1};
+    moves = 0;
+    CHECK(spins(&spin, 1) == 1 && !moves && !spin.leaves, "there was nothing to wait for");
+    spin.leaves = 1;
+    CHECK(spins(&spin, 20) == 1 && moves == 1 && !spin.leaves);
+    CHECK(spins(&spin, 20) == 1 && moves == 1);
+    spin = (sx_spin_t){.leaves = 1, .skip = 1};
+    CHECK(spins(&spin, 0) == 0 && moves == 1 && !spin.leaves, "who sleeps is not in the way");
+}
+
 static void a_glance_is_as_long_as_it_says(void) {
     sx_spin_t glance = {.longest = 5000};
     uint64_t begun = the_time;
@@ -179,6 +198,7 @@ int main(int argc, char **argv) {
     who_works_for_us_may_have_the_core();
     who_waits_for_a_sleeper_spins_longer_but_not_after_a_pause();
     who_has_woken_a_third_gives_the_core_away_once();
+    who_shares_the_core_of_a_worker_leaves_it_before_a_spin();
     a_glance_is_as_long_as_it_says();
     what_another_thread_stores_is_seen();
     return 0;

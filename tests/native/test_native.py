@@ -184,7 +184,7 @@ def test_a_spin_is_short_and_learns_when_it_is_in_vain(compiler, variant):
 
 
 @processes
-def test_a_sleeper_is_pulled_to_the_core_of_who_wakes_it(compiler, variant):
+def test_a_sleeper_is_woken_on_the_core_where_it_should_be(compiler, variant):
     holds(compiler, "places", variant)
 
 
