@@ -1,24 +1,55 @@
-# Arguments and results that take no pickle: atoms, and arrays in shared memory by name.
+# Arguments and results that take no pickle: short things, and arrays in shared memory by name.
 #
 # Some facts: NumPy's own types have one descriptor each, and a number, the same in every process of one executable.
-# What this means for us: an array of such a type becomes a tuple among the atoms, which are never tuples:
-#     (block, birth, offset, type, shape, strides or None, FLAGS)
-# A result that is such an array, whole, and that nobody else in its worker has, is given away as
+# What this means for us: atoms, NumPy's scalars, small plain arrays, arrays by name, and lists, tuples, dicts and sets of all
+# these are marshalled, as long as they are short and nothing that has an identity is met twice. What marshal does not know
+# becomes a tuple that begins with Ellipsis, which is no atom, so that no other tuple does:
+#     (..., type, bytes)                                                  a scalar
+#     (..., type, shape, is Fortran, bytes)                               a small array
+#     (..., block, birth, offset, type, shape, strides or None, FLAGS)    an array by name
+# A result that is an array, whole, and that nobody else in its worker has, is given away as
 #     (block, birth, type, shape, is Fortran)
-# All other arrays (plain ones, structured, byte-swapped, subclasses, those of other heaps) are pickled:
-# `shmexec.pickling.arrays` says how, and what is done here is what it does with these.
+# All other things (plain arrays that are not small, structured, byte-swapped, subclasses, those of other heaps; whatever
+# else there is) are pickled: `shmexec.pickling.arrays` says how, and what is done here is what it does with these.
 
 cdef extern from "Python.h":
     Py_ssize_t Py_REFCNT(object value)
+    PyObject *PyTuple_GET_ITEM(object value, Py_ssize_t at)
+    PyObject *PyList_GET_ITEM(object value, Py_ssize_t at)
 
 cdef extern from "numpy/arrayobject.h":
     bint PyArray_CheckExact(object value)
     cnp.dtype PyArray_DescrFromType(int number)
+    object PyArray_Scalar(void *data, cnp.dtype dtype, PyObject *base)
+    void PyArray_ScalarAsCtype(object scalar, void *data)
+    object PyArray_ToString(cnp.ndarray array, cnp.NPY_ORDER order)
     int NPY_CLONGDOUBLE, NPY_HALF
 
 cdef enum:
     IS_WRITEABLE = 1
-    IS_FORTRAN = 2  # and not C-contiguous
+    IS_FORTRAN = 2     # and not C-contiguous
+    MOST_PARTS = 256   # of one thing that is marshalled
+    MOST_OBJECTS = 16  # of them with an identity: lists, dicts, sets, arrays
+    DEEPEST_PART = 8
+    SCALAR_WORDS = 2   # long doubles, 32 bytes: of the largest
+
+cdef struct walk_t:
+    bint is_result
+    int parts
+    int objects
+    PyObject *met[MOST_OBJECTS]
+    uint64_t letters           # and bytes
+    uint64_t by_name, copied   # bytes of arrays
+    bint is_odd                # marshal does not know all of it
+
+ctypedef struct cost_t:  # of an answer
+    uint64_t bytes_by_name
+    uint64_t bytes_copied
+    double seconds
+
+cdef object NOT_SHORT = object()
+cdef tuple NUMBERS = (*range(NPY_CLONGDOUBLE + 1), NPY_HALF)
+cdef dict scalar_numbers = {(<object> PyArray_DescrFromType(number)).type: number for number in NUMBERS}
 
 
 cdef inline bint is_plain_number(int number):
@@ -39,7 +70,7 @@ cdef tuple shape_of(cnp.ndarray array):
     return tuple([cnp.PyArray_DIM(array, i) for i in range(cnp.PyArray_NDIM(array))])
 
 
-# ---- arguments
+# ---- arrays by name
 
 cdef tuple name_array(cnp.ndarray array, Holds holds, bint is_result=False):
     """Its name, which `holds` holds; None: it has to be pickled."""
@@ -57,47 +88,187 @@ cdef tuple name_array(cnp.ndarray array, Holds holds, bint is_result=False):
     if not (is_c or is_f):
         strides = tuple([cnp.PyArray_STRIDE(array, i) for i in range(cnp.PyArray_NDIM(array))])
     flags = (IS_WRITEABLE if cnp.PyArray_ISWRITEABLE(array) else 0) | (IS_FORTRAN if is_f and not is_c else 0)
-    return name.block, name.birth, offset, cnp.PyArray_TYPE(array), shape_of(array), strides, flags
+    return Ellipsis, name.block, name.birth, offset, cnp.PyArray_TYPE(array), shape_of(array), strides, flags
 
 
 cdef object array_named(tuple name):
-    if len(name) != 7 or not is_plain_number(name[3]):
+    if len(name) != 8 or not is_plain_number(name[4]):
         raise ValueError("no name of an array")
-    cdef Block block = hold_block(the_heap(), name[0], name[1])
-    return array_over(block, block.place.start, block.place.size, name[2], PyArray_DescrFromType(name[3]), name[4], name[5],
-                      name[6] & IS_WRITEABLE, name[6] & IS_FORTRAN)
+    cdef Block block = hold_block(the_heap(), name[1], name[2])
+    return array_over(block, block.place.start, block.place.size, name[3], PyArray_DescrFromType(name[4]), name[5], name[6],
+                      name[7] & IS_WRITEABLE, name[7] & IS_FORTRAN)
 
 
-cdef bytes dump_arguments(tuple args, Holds holds, uint64_t *by_name):
-    """None: some have to be pickled. `by_name`: the bytes of the arrays that `holds` holds."""
-    cdef list parts = []
-    cdef Py_ssize_t i, j
-    for i in range(len(args)):
-        value = args[i]
-        if PyArray_CheckExact(value):
-            for j in range(i):
-                if args[j] is value:  # it is to arrive as one object
-                    return None
-            by_name[0] += <uint64_t> cnp.PyArray_NBYTES(value)
-            value = name_array(value, holds)
-            if value is None:
-                return None
-        elif not is_short_atom(value):
-            return None
-        parts.append(value)
-    return b"A" + dump_atoms(tuple(parts))
+# ---- short things
+
+cdef bint is_met(value, walk_t *walk):
+    """Whether it was met before, and is to arrive as one object, or is one too many."""
+    cdef int i
+    for i in range(walk.objects):
+        if walk.met[i] == <PyObject *> value:
+            return True
+    if walk.objects == MOST_OBJECTS:
+        return True
+    walk.met[walk.objects] = <PyObject *> value
+    walk.objects += 1
+    return False
+
+
+cdef object shorten(value, walk_t *walk, Holds holds, int depth):
+    """What is marshalled in its place; NOT_SHORT: it has to be pickled."""
+    cdef PyObject *number
+    kind = type(value)
+    walk.parts += 1
+    if is_short_atom(value):
+        if kind is str or kind is bytes:
+            walk.letters += <uint64_t> len(value)
+        return value
+    if depth == DEEPEST_PART:
+        return NOT_SHORT
+    if kind is tuple:
+        return shorten_items(value, len(<tuple> value), walk, holds, depth)
+    if kind is list:
+        return NOT_SHORT if is_met(value, walk) else shorten_items(value, len(<list> value), walk, holds, depth)
+    if kind is dict:
+        return NOT_SHORT if is_met(value, walk) else shorten_dict(<dict> value, walk, holds, depth)
+    if PyArray_CheckExact(value):
+        return NOT_SHORT if is_met(value, walk) else shorten_array(value, walk, holds)
+    if kind is set or kind is frozenset:
+        return NOT_SHORT if is_met(value, walk) or not are_short_keys(value, walk) else value
+    number = PyDict_GetItem(scalar_numbers, kind)
+    return NOT_SHORT if number == NULL else shorten_scalar(value, <object> number, walk)
+
+
+cdef object shorten_items(value, Py_ssize_t count, walk_t *walk, Holds holds, int depth):
+    """Of a tuple or a list."""
+    cdef list made = None
+    cdef Py_ssize_t i
+    cdef bint is_tuple = type(value) is tuple
+    if count > MOST_PARTS - walk.parts:
+        return NOT_SHORT
+    for i in range(count):
+        item = <object> (PyTuple_GET_ITEM(value, i) if is_tuple else PyList_GET_ITEM(value, i))
+        short = shorten(item, walk, holds, depth + 1)
+        if short is NOT_SHORT:
+            return NOT_SHORT
+        if short is not item and made is None:
+            made = list(value[:i])
+        if made is not None:
+            made.append(short)
+    return value if made is None else tuple(made) if is_tuple else made
+
+
+cdef object shorten_dict(dict value, walk_t *walk, Holds holds, int depth):
+    cdef dict made = {}
+    cdef bint is_other = False
+    if len(value) > MOST_PARTS - walk.parts or not are_short_keys(value, walk):
+        return NOT_SHORT
+    for key, item in value.items():
+        short = shorten(item, walk, holds, depth + 1)
+        if short is NOT_SHORT:
+            return NOT_SHORT
+        is_other |= short is not item
+        made[key] = short
+    return made if is_other else value
+
+
+cdef bint are_short_keys(value, walk_t *walk):
+    """Of a dict or a set."""
+    if len(value) > MOST_PARTS - walk.parts:
+        return False
+    for key in value:
+        if not is_short_atom(key):
+            return False
+        walk.parts += 1
+        if type(key) is str or type(key) is bytes:
+            walk.letters += <uint64_t> len(key)
+    return True
+
+
+cdef object shorten_array(cnp.ndarray array, walk_t *walk, Holds holds):
+    cdef uint64_t size = <uint64_t> cnp.PyArray_NBYTES(array)
+    cdef bint is_fortran = cnp.PyArray_IS_F_CONTIGUOUS(array) and not cnp.PyArray_IS_C_CONTIGUOUS(array)
+    cdef tuple name = name_array(array, holds, walk.is_result)
+    walk.is_odd = True
+    if name is not None:
+        walk.by_name += size
+        return name
+    if size > LONGEST_ANSWER or size >= threshold() or not is_by_number(array) or foreign:
+        return NOT_SHORT
+    walk.copied += size
+    walk.letters += size
+    data = PyArray_ToString(array, cnp.NPY_FORTRANORDER if is_fortran else cnp.NPY_CORDER)
+    return Ellipsis, cnp.PyArray_TYPE(array), shape_of(array), is_fortran, data
+
+
+cdef object shorten_scalar(value, int number, walk_t *walk):
+    cdef long double place[SCALAR_WORDS]
+    cdef Py_ssize_t size = PyArray_DescrFromType(number).itemsize
+    PyArray_ScalarAsCtype(value, place)
+    walk.is_odd = True
+    walk.letters += <uint64_t> size
+    return Ellipsis, number, (<char *> place)[:size]
+
+
+cdef object scalar_of(int number, bytes data):
+    cdef long double place[SCALAR_WORDS]
+    if not is_plain_number(number):
+        raise ValueError("no type of a scalar")
+    dtype = PyArray_DescrFromType(number)
+    if len(data) != dtype.itemsize:
+        raise ValueError("the bytes of a scalar do not fit its type")
+    memcpy(place, <const char *> data, len(data))
+    return PyArray_Scalar(place, dtype, NULL)
+
+
+cdef object restored(value):
+    """What `shorten` was given."""
+    cdef Py_ssize_t i
+    kind = type(value)
+    if kind is tuple:
+        if not value or (<tuple> value)[0] is not Ellipsis:
+            return tuple([restored(item) for item in <tuple> value])
+        if len(<tuple> value) == 3:
+            return scalar_of(value[1], <bytes?> value[2])
+        if len(<tuple> value) != 5:
+            return array_named(<tuple> value)
+        if not is_plain_number(value[1]):
+            raise ValueError("no type of an array")
+        return small_array(<bytes?> value[4], PyArray_DescrFromType(value[1]), <tuple?> value[2], value[3])
+    if kind is list:
+        for i in range(len(<list> value)):
+            (<list> value)[i] = restored((<list> value)[i])
+    elif kind is dict:
+        for key in list(<dict> value):
+            (<dict> value)[key] = restored((<dict> value)[key])
+    return value
+
+
+# ---- arguments
+
+cdef bytes dump_arguments(tuple args, dict keywords, Holds holds, walk_t *walk):
+    """None: some have to be pickled."""
+    short = shorten_items(args, len(args), walk, holds, 0)
+    named = None if short is NOT_SHORT or not keywords else shorten_dict(keywords, walk, holds, 0)
+    if short is NOT_SHORT or named is NOT_SHORT or walk.letters > LONGEST_ATOMS:
+        return None
+    if named is None and not walk.is_odd:
+        return dump_atoms(short)
+    return b"A" + dump_atoms((short, named))
 
 
 cdef tuple read_arguments(const char *data, uint64_t size):
+    """(args, keywords or None)"""
     if size == 0 or data[0] != ARRAYS_TAG:
-        return <tuple?> read_atoms(data, size)
-    args = <tuple?> read_atoms(data + 1, size - 1)
-    return tuple([array_named(<tuple> value) if type(value) is tuple else value for value in args])
+        return <tuple?> read_atoms(data, size), None
+    args, keywords = <tuple?> read_atoms(data + 1, size - 1)
+    return <tuple?> restored(args), None if keywords is None else <dict?> restored(keywords)
 
 
 def load_arguments(const unsigned char[::1] data not None):
-    """What `Desk.submit` has marshalled: a tuple of arguments."""
-    return read_arguments(<const char *> &data[0], <uint64_t> data.shape[0])
+    """What `Desk.submit` has marshalled: arguments and keywords."""
+    args, keywords = read_arguments(<const char *> &data[0], <uint64_t> data.shape[0])
+    return args, keywords or {}
 
 
 # ---- results
@@ -131,9 +302,35 @@ cdef bytes dump_result(cnp.ndarray array, Holds holds, bint is_alone):
     return given if name is None else b"N" + dump_atoms(name)
 
 
+cdef bytes dump_short(value, Holds holds, cost_t *cost):
+    """None: it has to be pickled."""
+    cdef walk_t walk
+    cdef bytes data
+    memset(&walk, 0, sizeof(walk))
+    walk.is_result = True
+    short = shorten(value, &walk, holds, 0)
+    if short is NOT_SHORT or walk.letters > LONGEST_ANSWER:
+        return None
+    data = dump_atoms(short)
+    if len(data) >= LONGEST_ANSWER:
+        return None
+    cost.bytes_by_name, cost.bytes_copied = walk.by_name, walk.copied
+    return b"P" + data if walk.is_odd else data
+
+
+cdef object read_short(const char *data, uint64_t size):
+    """What `dump_short` has written, or `dump_atoms`."""
+    if size and data[0] == SHORT_TAG:
+        return restored(read_atoms(data + 1, size - 1))
+    return read_atoms(data, size)
+
+
 def load_result(const unsigned char[::1] data not None, bint is_owner):
-    """The array of which `dump_result` has written; `is_owner`: if it was given away, then to this process, and nobody else."""
-    cdef tuple name = <tuple?> read_atoms(<const char *> &data[1], <uint64_t> data.shape[0] - 1)
+    """What `dump_result` or `dump_short` has written; `is_owner`: if it was given away, then to this process, and nobody else."""
+    cdef const char *text = <const char *> &data[0]
+    if data[0] == SHORT_TAG:
+        return read_short(text, <uint64_t> data.shape[0])
+    cdef tuple name = <tuple?> read_atoms(text + 1, <uint64_t> data.shape[0] - 1)
     if data[0] != GIVEN_TAG:
         return array_named(name)
     if len(name) != 5 or not is_plain_number(name[2]):

@@ -14,8 +14,9 @@ cdef enum:
     LONGEST_ANSWER = 3072  # bytes, with which an answer stays in its ring
     FORMAT = 2
     ATOMS_TAG = 40    # "(": a marshalled tuple, where a pickle might stand
-    ARRAYS_TAG = 65   # "A": the same behind it, with names of arrays among the atoms
-    GIVEN_TAG = 71    # "G": the same behind it, of an array that is given away
+    ARRAYS_TAG = 65   # "A": the same behind it, of arguments and keywords, among them what marshal does not know
+    SHORT_TAG = 80    # "P": a result with such things in it
+    GIVEN_TAG = 71    # "G": a marshalled tuple behind it, of an array that is given away
     BUFFERS_TAG = 66  # "B": `shmexec.pickling.pickler` knows how to read it
 
 

@@ -28,11 +28,6 @@ cdef enum:
     AT_ONCE = 1500  # nanoseconds from a glance to the next call: a loop that only submits takes 800 to 1500, one that waits more
     MANY = 31  # callbacks that are added without a glance then
 
-ctypedef struct cost_t:
-    uint64_t bytes_by_name
-    uint64_t bytes_copied
-    double seconds
-
 cdef tuple NO_ARGUMENTS = ()
 cdef Holds NO_HOLDS = Holds()
 
@@ -58,7 +53,8 @@ cdef class Desk:
     cdef readonly object backlog
     cdef readonly dict dependents     # future: calls that wait for it; under the lock
     cdef public bint is_open          # takes calls; under the lock
-    cdef readonly uint64_t calls_done, bytes_by_name_in, bytes_by_name_out, bytes_copied_out  # in: of `submit` alone
+    cdef readonly uint64_t calls_done, bytes_by_name_out, bytes_copied_out
+    cdef readonly uint64_t bytes_by_name_in, bytes_copied_in  # of `submit` alone
     cdef object future_type, pool, feed
     cdef uint64_t numbers
     cdef dict known
@@ -92,14 +88,14 @@ cdef class Desk:
         return future
 
     def learn(self, function, Known known):
-        """Calls of this function with atoms and arrays by name need no Python, while `known` is current."""
+        """Calls of this function with short arguments need no Python, while `known` is current."""
         if known.is_short:
             if len(self.known) >= MOST_KNOWN and function not in self.known:
                 self.known.clear()
             self.known[function] = known
 
-    def submit(self, function, tuple args, Known known=None):
-        """The future of a call of a known function with atoms and arrays by name.
+    def submit(self, function, tuple args, dict keywords=None, Known known=None):
+        """The future of a call of a known function with short arguments, and arrays by name.
 
         None: it is another, or the pool has first to do something.
 
@@ -108,7 +104,7 @@ cdef class Desk:
         cdef PyObject *found
         cdef bytes data
         cdef Holds holds
-        cdef uint64_t by_name = 0
+        cdef walk_t walk
         cdef Call call
         cdef LazyFuture future
         cdef bint rest
@@ -121,11 +117,13 @@ cdef class Desk:
                 return None
             known = <Known> found
         holds = NO_HOLDS
-        if are_atoms(args):
+        walk.by_name = walk.copied = 0
+        if not keywords and are_atoms(args):
             data = dump_atoms(args)
         else:
             holds = Holds.__new__(Holds)
-            data = dump_arguments(args, holds, &by_name)
+            memset(&walk, 0, sizeof(walk))
+            data = dump_arguments(args, keywords, holds, &walk)
             if data is None:
                 return None
         if len(data) > LONGEST_ATOMS:
@@ -137,7 +135,8 @@ cdef class Desk:
         call.kind, call.future, call.function, call.args = KIND_CALL, future, function, ()
         future.call = call
         call.packed = Packed.__new__(Packed)
-        call.packed.data, call.packed.holds, call.packed.bytes_by_name = data, holds, by_name
+        call.packed.data, call.packed.holds = data, holds
+        call.packed.bytes_by_name, call.packed.bytes_copied = walk.by_name, walk.copied
         call.function_number, call.function_packed = known.number, known.packed
         call.is_atoms = call.is_light = True
         self.lock.take()
@@ -146,9 +145,10 @@ cdef class Desk:
             return None
         self.numbers += 1
         call.number = self.numbers
-        if by_name:
-            self.bytes_by_name_in += by_name
-            add_traffic(by_name, 0)
+        if walk.by_name or walk.copied:
+            self.bytes_by_name_in += walk.by_name
+            self.bytes_copied_in += walk.copied
+            add_traffic(walk.by_name, walk.copied)
         self.ledger.submit(call)
         rest = self.sender.pump_and_drop()
         if rest:
@@ -308,7 +308,7 @@ cdef class Desk:
             data = raw.second[:raw.second_bytes]
             sx_ring_pop(&channel.channel.answers, &raw)
             try:
-                value = read_atoms(data, raw.second_bytes)
+                value = read_short(data, raw.second_bytes)
             except BaseException as error:
                 self.end(call, cost, None, error, rest)
             else:

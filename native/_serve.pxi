@@ -27,7 +27,7 @@ def serve_calls(Channel channel not None, Hub hub not None, Recent functions not
     check : callable
         Called between calls once `interrupt_serving` was; raises if this process is to end.
     pack : callable
-        ``pack(box, function)``: the value in the box, which is no atom, as a message.
+        ``pack(box, function)``: the value in the box, which is not short, as a message.
     answer : callable
         ``answer(call, packed, seconds)``: sends what `pack` has given, and what found the ring full or has more to say.
     fail : callable
@@ -68,10 +68,12 @@ def serve_calls(Channel channel not None, Hub hub not None, Recent functions not
         begun = sx_now()
         sx_board_begin(rings, call, raw.function, begun)
         sx_numpy_task(1)
-        out, holds, cost.bytes_by_name = None, NO_HOLDS, 0
+        out, holds, cost.bytes_by_name, cost.bytes_copied = None, NO_HOLDS, 0, 0
         try:
-            if tag == ATOMS_TAG or tag == ARRAYS_TAG:
-                args, keywords = read_arguments(data, <uint64_t> len(data)), None
+            if tag == ATOMS_TAG:
+                args, keywords = <tuple?> read_atoms(data, <uint64_t> len(data)), None
+            elif tag == ARRAYS_TAG:
+                args, keywords = read_arguments(data, <uint64_t> len(data))
             else:
                 args, keywords = <tuple> loads(data)
             data = None
@@ -81,13 +83,18 @@ def serve_calls(Channel channel not None, Hub hub not None, Recent functions not
                 out = dump_atoms(value)
                 if len(out) > LONGEST_ANSWER:
                     out = None
-            elif PyArray_CheckExact(value):
+            else:
                 holds = Holds.__new__(Holds)
-                out = dump_result(value, holds, Py_REFCNT(value) == 1)
-                if out is not None:
+                if PyArray_CheckExact(value):
+                    out = dump_result(value, holds, Py_REFCNT(value) == 1)
+                if out is None:
+                    out = dump_short(value, holds, &cost)
+                else:
                     cost.bytes_by_name = <uint64_t> cnp.PyArray_NBYTES(value)
+                if out is not None and holds.count:
                     value = None
             if out is None:
+                holds = NO_HOLDS
                 box = [value]
                 value = None
                 packed = pack(box, function)
@@ -108,7 +115,8 @@ def serve_calls(Channel channel not None, Hub hub not None, Recent functions not
             answer(call, packed, cost.seconds)
             packed = None
         elif the_running.has_reported or not publish(channel, call, &cost, out, holds):
-            packed = Packed(out, holds, cost.bytes_by_name) if holds.count else Packed(dumps(value, 5), holds)
+            is_marshalled = holds.count or out[0] == SHORT_TAG
+            packed = Packed(out if is_marshalled else dumps(value, 5), holds, cost.bytes_by_name, cost.bytes_copied)
             answer(call, (packed, ()), cost.seconds)
             packed = None
         else:
@@ -143,7 +151,7 @@ def run_plain(function, tuple items not None, int64_t until, list values not Non
 
 
 cdef bint publish(Channel channel, uint64_t call, cost_t *cost, bytes data, Holds holds) except -1:
-    """An atom, or an array that `holds` holds. False: the ring is full."""
+    """Something short; `holds` holds the arrays that it names. False: the ring is full."""
     cdef sx_message_t raw
     cdef int code
     memset(&raw, 0, sizeof(raw))

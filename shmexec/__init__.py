@@ -43,8 +43,8 @@ if TYPE_CHECKING:
     )
     from shmexec.errors import NotShareable, SharedMemoryFull, StaleName, TaskTimeout, WorkerDied
     from shmexec.executor import SharedArrayProcessPoolExecutor, SharedExecutor
+    from shmexec.pickling.crossings import Crossing
     from shmexec.pickling.explain import Explanation, explain
-    from shmexec.pickling.notes import Crossing
     from shmexec.pickling.tickets import register_multiprocessing
     from shmexec.pickling.wishes import private, readonly
     from shmexec.pool.stats import PoolStats
@@ -54,7 +54,7 @@ _MODULES = {
     "shmexec.executor": ("SharedArrayProcessPoolExecutor", "SharedExecutor"),
     "shmexec.pool.stats": ("PoolStats",),
     "shmexec.pickling.explain": ("Explanation", "explain"),
-    "shmexec.pickling.notes": ("Crossing",),
+    "shmexec.pickling.crossings": ("Crossing",),
     "shmexec.pickling.wishes": ("private", "readonly"),
     "shmexec.reports": ("report_progress",),
     "shmexec.pickling.tickets": ("register_multiprocessing",),

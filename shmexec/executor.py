@@ -139,7 +139,8 @@ class SharedArrayProcessPoolExecutor(ProcessPoolExecutor):
                 preload=modules,
             )
             self._pool = Pool(self._max_workers, settings, breaks=self._breaks)
-        self._submit_atoms: Callable[[Callable[..., Any], tuple[Any, ...]], CallFuture | None] = self._pool.desk.submit
+        self._submit_short: Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], CallFuture | None]
+        self._submit_short = self._pool.desk.submit
         self._let_go = exits.register(self, self._pool)
 
     # What other libraries read of the standard library's pool. (`_max_workers` and `_mp_context` are attributes.)
@@ -196,7 +197,7 @@ class SharedArrayProcessPoolExecutor(ProcessPoolExecutor):
         """
         if not callable(fn):
             raise TypeError(f"fn must be a callable, not {type(fn).__name__}")
-        if not kwargs and (future := self._submit_atoms(fn, args)) is not None:
+        if (future := self._submit_short(fn, args, kwargs)) is not None:
             return future
         return self._pool.call(fn, args, kwargs)
 
@@ -383,7 +384,7 @@ class SharedArrayProcessPoolExecutor(ProcessPoolExecutor):
             desk.calls_done,
             tally.bytes_by_name_in + desk.bytes_by_name_in,
             desk.bytes_by_name_out,
-            tally.bytes_copied_in,
+            tally.bytes_copied_in + desk.bytes_copied_in,
             desk.bytes_copied_out,
             tally.workers_started,
             tally.workers_died,

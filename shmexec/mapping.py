@@ -120,11 +120,11 @@ class _PoolChunks(Chunks):
         if self._size > 1:
             yield from super().submit(count)
             return
-        submit, submit_atoms = self._pool.submit, self._pool.desk.submit
+        submit, submit_short = self._pool.submit, self._pool.desk.submit
         function, scope, limits, known = self._function, self._scope, self._limits, self._known
         for item in itertools.islice(self._items, count):
             self.taken += 1
-            future = None if known is None else submit_atoms(function, item, known)
+            future = None if known is None else submit_short(function, item, None, known)
             yield future or submit(Kind.CALL, function, item, {}, scope, limits)
 
 

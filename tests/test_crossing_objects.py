@@ -132,6 +132,29 @@ def test_numpys_own_subclasses_keep_their_type(executor, source):
     assert type(executor.submit(tasks.give, with_characters).result()) is np.char.chararray
 
 
+WHERE_IT_SAYS_IT_IS = """\
+import sys
+import numpy as np
+
+assert "numpy.rec" not in sys.modules
+
+def make(i):
+    return np.zeros(3, [("a", "f8")]).view(np.recarray)
+
+if __name__ == "__main__":
+    import shmexec
+    with shmexec.SharedExecutor(1) as executor:
+        assert executor.submit(lambda made: type(made) is np.recarray, make(0)).result()
+        sys.modules.pop("numpy.rec", None)
+        for i in range(2):
+            assert type(executor.submit(make, i).result()) is np.recarray
+"""
+
+
+def test_a_class_of_a_module_that_nobody_has_imported_goes_by_reference(script):
+    script(WHERE_IT_SAYS_IT_IS)
+
+
 # ---- memmap --------------------------------------------------------------------------------------
 
 

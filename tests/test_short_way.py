@@ -1,4 +1,4 @@
-"""Arrays that take no pickle, as arguments and as results: they arrive as by the other way, which keywords take."""
+"""Arrays that take no pickle, as arguments and as results, arrive as by the other way, that of calls with limits."""
 
 import marshal
 
@@ -53,9 +53,12 @@ def seen(array):
 @pytest.mark.parametrize("options", [{}, {"max_tasks_per_child": 10_000}])
 def test_arguments_arrive_as_if_pickled(make_executor, options):
     executor = make_executor(1, **options)
+    pickling = executor.options(timeout=1000)
     executor.submit(seen, np.ones(1)).result()
     for array in arguments():
-        assert executor.submit(seen, array).result() == executor.submit(seen, array=array).result()
+        wanted = pickling.submit(seen, array).result()
+        assert executor.submit(seen, array).result() == wanted
+        assert executor.submit(seen, array=array).result() == wanted
 
 
 def test_both_sides_see_what_is_written_and_every_byte_is_counted(executor):
@@ -217,14 +220,29 @@ def test_calls_that_are_cancelled_let_go_of_their_arrays(make_executor, gate):
     assert sum(each.cancelled() for each in waiting) >= 49
 
 
-@pytest.mark.parametrize("tag", [b"A", b"N", b"G"])
+@pytest.mark.parametrize("tag", [b"A", b"N", b"G", b"P"])
 def test_bytes_that_name_no_array_are_an_error(tag):
     array = shmexec.ones(10)
     block, birth, _ = shmexec._core.locate(array)
     number = array.dtype.num
+    odd = [
+        (...,),
+        (..., 1, 2),
+        (..., 17, b"12345678"),
+        (..., number, b"1234"),
+        (..., number, (1,), False, b"1234"),
+        (..., number, [1], False, b"12345678"),
+        (..., number, (1 << 60,), False, b""),
+        (..., 1 << 40, (), False, b""),
+        (..., block, birth, 0, 17, (10,), None, 1),
+        (..., block, birth + 1, 0, number, (10,), None, 1),
+        (..., block, birth, -8, number, (10,), None, 1),
+        (..., block, birth, 0, number, (1 << 60,), None, 1),
+    ]
     wrong = {
-        b"A": [((1, 2),), ((block, birth, 0, 17, (10,), None, 1),), ((block, birth, 0, number, (1 << 60,), None, 1),)],
-        b"N": [(1,), (block, birth + 1, 0, number, (10,), None, 1), (block, birth, -8, number, (10,), None, 1), 5],
+        b"A": [5, (1,), ((), 5), ([], None), (odd[1], None), ((), {"a": odd[0]}), *(((each,), {}) for each in odd)],
+        b"P": [*odd, [odd[1]], {1: odd[1]}, (1, (odd[1],))],
+        b"N": [(1,), odd[-1], odd[-2], odd[-3], odd[0], 5],
         b"G": [
             (1,),
             (block, birth, 17, (10,), False),
@@ -234,5 +252,5 @@ def test_bytes_that_name_no_array_are_an_error(tag):
     }[tag]
     for content in wrong:
         for read in load, load_again:
-            with pytest.raises((ValueError, TypeError, shmexec.StaleName)):
+            with pytest.raises((ValueError, TypeError, OverflowError, shmexec.StaleName)):
                 read(tag + marshal.dumps(content, 2))

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from shmexec.pickling.notes import Crossing
+from shmexec.pickling.crossings import Crossing
 from shmexec.pickling.pickler import dry_run
 
 _MOST_PARTS = 1000

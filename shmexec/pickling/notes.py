@@ -2,11 +2,12 @@
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-How = Literal["by name", "copied", "pickled"]
+if TYPE_CHECKING:
+    from shmexec.pickling.crossings import Crossing, How
 
 # Why something is copied.
 PLAIN = "it is not in shared memory: shmexec.share() or shared_allocation() puts it there"
@@ -21,42 +22,12 @@ SCATTERED = "it is a buffer that is not contiguous"
 _MOST_NODES = 10_000
 
 
-class Crossing(NamedTuple):
-    """How one part of an argument or a result crosses.
-
-    Attributes
-    ----------
-    function : str
-        The function of the call; empty from `explain`.
-    where : str
-        The part: ``argument 0``, ``argument 'table'``, ``result[1]['mask']``.
-    what : str
-        Its type, for arrays also dtype and shape.
-    bytes : int
-    how : {'by name', 'copied', 'pickled'}
-    why : str
-        Why it is not named, or empty.
-    """
-
-    function: str
-    where: str
-    what: str
-    bytes: int
-    how: How
-    why: str
-
-    def __str__(self) -> str:
-        place = f"{self.where} of {self.function}" if self.function else self.where
-        reason = f": {self.why}" if self.why else ""
-        return f"{place} ({self.what}, {self.bytes:,} bytes) {self.how}{reason}"
-
-
 class Note(NamedTuple):
     """One large part, as the pickler met it."""
 
     part: Any
     size: int
-    how: How
+    how: "How"
     why: str
     trail: int  # objects that the pickler had met before
 
@@ -78,15 +49,17 @@ class Notes:
         self._notes: list[Note] = []
         self.trail: list[Any] = []
 
-    def add(self, part: Any, size: int, how: How, why: str) -> None:
+    def add(self, part: Any, size: int, how: "How", why: str) -> None:
         """The pickler is at this part."""
         if len(self._notes) < self._room and (self._by_name or how != "by name"):
             self._notes.append(Note(part, size, how, why, len(self.trail)))
 
-    def crossings(self, function: str, roots: Iterable[tuple[str, Any]]) -> tuple[Crossing, ...]:
+    def crossings(self, function: str, roots: Iterable[tuple[str, Any]]) -> "tuple[Crossing, ...]":
         """The parts with their places, below these named objects."""
         if not self._notes:
             return ()
+        from shmexec.pickling.crossings import Crossing  # not before it is needed: workers come up the sooner
+
         places = _find_places(roots)
         return tuple(
             Crossing(function, self._place(note, places), describe(note.part), note.size, note.how, note.why)
@@ -176,7 +149,7 @@ class FirstCopies:
         self._calls_left -= 1
         return Notes(self.MOST)
 
-    def add(self, crossings: Iterable[Crossing]) -> tuple[Crossing, ...]:
+    def add(self, crossings: "Iterable[Crossing]") -> "tuple[Crossing, ...]":
         """Those of one dump; which of them are new."""
         new = []
         for crossing in crossings:
@@ -186,7 +159,7 @@ class FirstCopies:
                 new.append(crossing)
         return tuple(new)
 
-    def all(self) -> tuple[Crossing, ...]:
+    def all(self) -> "tuple[Crossing, ...]":
         """What was found so far."""
         return tuple(self._found.values())
 

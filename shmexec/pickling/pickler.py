@@ -29,7 +29,7 @@ _SIZED = frozenset({str, bytes})
 _ATOMS = _FIXED | _SIZED
 _WITH_BUFFERS = b"B"
 _ARGUMENTS = b"(", b"A"  # of a call, marshalled (native/_arguments.pxi)
-_ARRAY = b"N", b"G"  # a result that is one, likewise
+_RESULT = b"N", b"G", b"P"  # likewise
 _NONE: Mapping[int, str] = {}
 
 
@@ -257,6 +257,7 @@ def dump_into(obj: Any, account: MessageAccount, to_worker: bool) -> Packed:
 
 def load_all() -> None:
     """Load what `dump` needs for more than atoms: before anything forks, and before a call may make that impossible."""
+    import shmexec.pickling.crossings
     import shmexec.pickling.reducing  # noqa: F401
 
 
@@ -264,8 +265,8 @@ def load(data: bytes | memoryview, unpickler: Any = None) -> Any:
     """What `dump` was given, or `Desk.submit` and `serve_calls` have marshalled. Once: an array may own its block."""
     tag = bytes(data[:1])
     if tag in _ARGUMENTS:
-        return _core.load_arguments(data), {}
-    if tag in _ARRAY:
+        return _core.load_arguments(data)
+    if tag in _RESULT:
         return _core.load_result(data, unpickler is None)
     if tag != _WITH_BUFFERS:
         return pickle.loads(data) if unpickler is None else unpickler(io.BytesIO(data)).load()

@@ -4,7 +4,9 @@ A module of its own because cloudpickle, with what it imports, takes 7 ms of a w
 return numbers never need it, and the fork server loads it when nobody asks for a worker.
 """
 
+import importlib
 import io
+import sys
 import types
 from typing import Any
 
@@ -48,6 +50,8 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             return by_name
         if type(obj) is types.CodeType:
             return _with_filename(obj, self.dispatch_table[types.CodeType](obj))
+        if isinstance(obj, (type, types.FunctionType)):
+            _import_home(obj)
         reduced = super().reducer_override(obj)
         if not self._to_worker:
             return reduced
@@ -57,6 +61,20 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         packed = dump_into(value, self._account.inner(), to_worker=True)
         self._account.add(packed)
         return bytes(packed.data)
+
+
+def _import_home(obj: Any) -> None:
+    """Import the module that a class or function says it is of, as pickle itself would.
+
+    `numpy.recarray` is of `numpy.rec`, which nobody may have imported yet: cloudpickle would send it by value, and it
+    would arrive as another class.
+    """
+    name = getattr(obj, "__module__", None)
+    if isinstance(name, str) and name not in sys.modules:
+        try:
+            importlib.import_module(name)
+        except Exception:
+            pass  # there is none: by value
 
 
 def _method_by_name(method: types.MethodType) -> Any:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from shmexec.pickling.notes import Crossing
+from shmexec.pickling.crossings import Crossing
 
 
 @dataclass(frozen=True)

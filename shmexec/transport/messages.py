@@ -6,17 +6,17 @@ A message has a kind, the number of a call, the number of a function, and a payl
 ===============  =====================================  ===========================================
 parent -> worker first part                             second part
 ===============  =====================================  ===========================================
-CALL             the function, if it is shipped here    (args, kwargs); atoms and arrays by name: marshalled
+CALL             the function, if it is shipped here    (args, kwargs); what is short: marshalled
 CHUNK            the same                               [args, ...]: one call for each, in order
 SPAN             the same                               a budget and items (`shmexec.pickling.spans`)
 STOP
 worker -> parent
 READY
-RESULT           `Cost`                                 the value, an array by name marshalled; of a
+RESULT           `Cost`                                 the value, marshalled if it names arrays; of a
                                                         CHUNK, the list of values; of a SPAN, an `Outcome`:
                                                         of as many items as the budget was enough for, one at
                                                         least
-ATOM             `Cost`                                 the value, an atom, marshalled
+ATOM             `Cost`                                 the value, which is short, marshalled
 FAILURE          `Cost`                                 an exception (`shmexec.pickling.failures`)
 UNREADABLE       `Cost`                                 what unpickling the function or the arguments has raised
 UNREADY                                                 the initializer's exception
@@ -28,9 +28,10 @@ import pickle
 import struct
 from collections.abc import Callable
 from enum import IntEnum
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from shmexec.pickling.notes import Crossing
+if TYPE_CHECKING:
+    from shmexec.pickling.crossings import Crossing
 
 
 class Kind(IntEnum):
@@ -63,7 +64,7 @@ class Cost(NamedTuple):
     bytes_by_name: int = 0
     bytes_copied: int = 0
     seconds: float = 0.0
-    copies: tuple[Crossing, ...] = ()
+    copies: "tuple[Crossing, ...]" = ()
     report: float | str | None = None
 
     def pack(self) -> bytes:

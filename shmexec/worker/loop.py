@@ -10,7 +10,7 @@ Assumptions: one thread, the main one, runs the loop. SIGTERM raises SystemExit 
 import atexit
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from shmexec import _core
 from shmexec._core import Packed
@@ -24,7 +24,10 @@ from shmexec.transport.launch import DeferredJob
 from shmexec.transport.messages import Cost, Kind, WorkerHead, WorkerJob
 from shmexec.worker import ending, outside, threads
 
-Answer = tuple[Packed, tuple[notes.Crossing, ...]]
+if TYPE_CHECKING:
+    from shmexec.pickling.crossings import Crossing
+
+Answer = tuple[Packed, "tuple[Crossing, ...]"]
 
 _NO_CALL = 0
 
@@ -195,7 +198,7 @@ class Loop:
         budget, items = load_items(message.second)
         until = begun + budget
         is_shared = self._functions.is_cached(message.function) or functions.is_stateless(function)
-        outcome, copies, running = OutcomeWriter(), list[notes.Crossing](), _core.running
+        outcome, copies, running = OutcomeWriter(), list["Crossing"](), _core.running
         failure: Packed | None = None
 
         def keep(box: list[Any]) -> None:

@@ -45,7 +45,8 @@ ALSO_LOADED = (  # then; the last first
     "multiprocessing.queues",
     "multiprocessing.synchronize",
     "concurrent.futures",
-    "shmexec.pickling.reducing",  # by one whose calls return more than numbers
+    "shmexec.pickling.crossings",  # by one whose calls return more than numbers
+    "shmexec.pickling.reducing",
 )
 
 _tracker: Any = resource_tracker  # for what typeshed does not declare
