@@ -140,11 +140,6 @@ def with_another_allocator():
     return np.arange(float(N))
 
 
-def many(count):
-    arrays = [np.full(8192, i, "f8") for i in range(count)]
-    return all(array[0] == array[-1] == i for i, array in enumerate(arrays))
-
-
 def zeros_on_used_pages():
     for _ in range(3):
         np.full(N, 7.0)
