@@ -2,9 +2,12 @@
 #
 # Some facts: NumPy's own types have one descriptor each, and a number, the same in every process of one executable.
 # What this means for us: atoms, NumPy's scalars, small plain arrays, arrays by name, and lists, tuples, dicts and sets of all
-# these are marshalled, as long as they are short and nothing that has an identity is met twice. What marshal does not know
-# becomes a tuple that begins with Ellipsis, which is no atom, so that no other tuple does:
+# these are marshalled, as long as they are short and nothing that can be changed is met twice. (A tuple, a string or a number
+# arrives as two.) What is marshalled is never what others can change: to make a tuple may start the collection of garbage, and
+# with it anybody's code. Types have the number that their letters in a pickle stand for: `long long` is `long`. What marshal does
+# not know becomes a tuple that begins with Ellipsis, which is no atom, so that no other tuple does:
 #     (..., type, bytes)                                                  a scalar
+#     (..., None, is frozen, elements)                                    a set, which marshal would sort
 #     (..., type, shape, is Fortran, bytes)                               a small array
 #     (..., block, birth, offset, type, shape, strides or None, FLAGS)    an array by name
 # A result that is an array, whole, and that nobody else in its worker has, is given away as
@@ -31,6 +34,7 @@ cdef enum:
     MOST_PARTS = 256   # of one thing that is marshalled
     MOST_OBJECTS = 16  # of them with an identity: lists, dicts, sets, arrays
     DEEPEST_PART = 8
+    NPY_NUMBERS = 32
     SCALAR_WORDS = 2   # long doubles, 32 bytes: of the largest
 
 cdef struct walk_t:
@@ -48,8 +52,11 @@ ctypedef struct cost_t:  # of an answer
     double seconds
 
 cdef object NOT_SHORT = object()
+cdef int usual_numbers[NPY_NUMBERS]
 cdef tuple NUMBERS = (*range(NPY_CLONGDOUBLE + 1), NPY_HALF)
 cdef dict scalar_numbers = {(<object> PyArray_DescrFromType(number)).type: number for number in NUMBERS}
+for number in NUMBERS:
+    usual_numbers[number] = dtype_of((<object> PyArray_DescrFromType(number)).str).num
 
 
 cdef inline bint is_plain_number(int number):
@@ -88,7 +95,8 @@ cdef tuple name_array(cnp.ndarray array, Holds holds, bint is_result=False):
     if not (is_c or is_f):
         strides = tuple([cnp.PyArray_STRIDE(array, i) for i in range(cnp.PyArray_NDIM(array))])
     flags = (IS_WRITEABLE if cnp.PyArray_ISWRITEABLE(array) else 0) | (IS_FORTRAN if is_f and not is_c else 0)
-    return Ellipsis, name.block, name.birth, offset, cnp.PyArray_TYPE(array), shape_of(array), strides, flags
+    number = usual_numbers[cnp.PyArray_TYPE(array)]
+    return Ellipsis, name.block, name.birth, offset, number, shape_of(array), strides, flags
 
 
 cdef object array_named(tuple name):
@@ -134,19 +142,21 @@ cdef object shorten(value, walk_t *walk, Holds holds, int depth):
     if PyArray_CheckExact(value):
         return NOT_SHORT if is_met(value, walk) else shorten_array(value, walk, holds)
     if kind is set or kind is frozenset:
-        return NOT_SHORT if is_met(value, walk) or not are_short_keys(value, walk) else value
+        return NOT_SHORT if is_met(value, walk) else shorten_set(value, walk)
     number = PyDict_GetItem(scalar_numbers, kind)
     return NOT_SHORT if number == NULL else shorten_scalar(value, <object> number, walk)
 
 
 cdef object shorten_items(value, Py_ssize_t count, walk_t *walk, Holds holds, int depth):
     """Of a tuple or a list."""
-    cdef list made = None
-    cdef Py_ssize_t i
     cdef bint is_tuple = type(value) is tuple
+    cdef list made = None if is_tuple else []
+    cdef Py_ssize_t i
     if count > MOST_PARTS - walk.parts:
         return NOT_SHORT
     for i in range(count):
+        if not is_tuple and i >= len(<list> value):  # it has been changed meanwhile
+            return NOT_SHORT
         item = <object> (PyTuple_GET_ITEM(value, i) if is_tuple else PyList_GET_ITEM(value, i))
         short = shorten(item, walk, holds, depth + 1)
         if short is NOT_SHORT:
@@ -160,29 +170,33 @@ cdef object shorten_items(value, Py_ssize_t count, walk_t *walk, Holds holds, in
 
 cdef object shorten_dict(dict value, walk_t *walk, Holds holds, int depth):
     cdef dict made = {}
-    cdef bint is_other = False
-    if len(value) > MOST_PARTS - walk.parts or not are_short_keys(value, walk):
+    if len(value) > MOST_PARTS - walk.parts:
         return NOT_SHORT
     for key, item in value.items():
         short = shorten(item, walk, holds, depth + 1)
-        if short is NOT_SHORT:
+        if short is NOT_SHORT or not is_short_key(key, walk):
             return NOT_SHORT
-        is_other |= short is not item
         made[key] = short
-    return made if is_other else value
+    return made
 
 
-cdef bint are_short_keys(value, walk_t *walk):
-    """Of a dict or a set."""
+cdef object shorten_set(value, walk_t *walk):
+    cdef tuple elements
     if len(value) > MOST_PARTS - walk.parts:
-        return False
-    for key in value:
-        if not is_short_atom(key):
-            return False
-        walk.parts += 1
-        if type(key) is str or type(key) is bytes:
-            walk.letters += <uint64_t> len(key)
-    return True
+        return NOT_SHORT
+    elements = tuple(value)
+    for element in elements:
+        if not is_short_key(element, walk):
+            return NOT_SHORT
+    walk.is_odd = True
+    return Ellipsis, None, type(value) is frozenset, elements
+
+
+cdef bint is_short_key(key, walk_t *walk):
+    walk.parts += 1
+    if type(key) is str or type(key) is bytes:
+        walk.letters += <uint64_t> len(key)
+    return is_short_atom(key)
 
 
 cdef object shorten_array(cnp.ndarray array, walk_t *walk, Holds holds):
@@ -198,7 +212,7 @@ cdef object shorten_array(cnp.ndarray array, walk_t *walk, Holds holds):
     walk.copied += size
     walk.letters += size
     data = PyArray_ToString(array, cnp.NPY_FORTRANORDER if is_fortran else cnp.NPY_CORDER)
-    return Ellipsis, cnp.PyArray_TYPE(array), shape_of(array), is_fortran, data
+    return Ellipsis, usual_numbers[cnp.PyArray_TYPE(array)], shape_of(array), is_fortran, data
 
 
 cdef object shorten_scalar(value, int number, walk_t *walk):
@@ -207,7 +221,7 @@ cdef object shorten_scalar(value, int number, walk_t *walk):
     PyArray_ScalarAsCtype(value, place)
     walk.is_odd = True
     walk.letters += <uint64_t> size
-    return Ellipsis, number, (<char *> place)[:size]
+    return Ellipsis, usual_numbers[number], (<char *> place)[:size]
 
 
 cdef object scalar_of(int number, bytes data):
@@ -230,6 +244,8 @@ cdef object restored(value):
             return tuple([restored(item) for item in <tuple> value])
         if len(<tuple> value) == 3:
             return scalar_of(value[1], <bytes?> value[2])
+        if len(<tuple> value) == 4:
+            return (frozenset if value[2] else set)(<tuple?> value[3])
         if len(<tuple> value) != 5:
             return array_named(<tuple> value)
         if not is_plain_number(value[1]):
@@ -248,13 +264,16 @@ cdef object restored(value):
 
 cdef bytes dump_arguments(tuple args, dict keywords, Holds holds, walk_t *walk):
     """None: some have to be pickled."""
-    short = shorten_items(args, len(args), walk, holds, 0)
-    named = None if short is NOT_SHORT or not keywords else shorten_dict(keywords, walk, holds, 0)
-    if short is NOT_SHORT or named is NOT_SHORT or walk.letters > LONGEST_ATOMS:
+    try:
+        short = shorten_items(args, len(args), walk, holds, 0)
+        named = None if short is NOT_SHORT or not keywords else shorten_dict(keywords, walk, holds, 0)
+        if short is NOT_SHORT or named is NOT_SHORT or walk.letters > LONGEST_ATOMS:
+            return None
+        if named is None and not walk.is_odd:
+            return dump_atoms(short)
+        return b"A" + dump_atoms((short, named))
+    except Exception:  # it has been changed meanwhile
         return None
-    if named is None and not walk.is_odd:
-        return dump_atoms(short)
-    return b"A" + dump_atoms((short, named))
 
 
 cdef tuple read_arguments(const char *data, uint64_t size):
@@ -267,6 +286,8 @@ cdef tuple read_arguments(const char *data, uint64_t size):
 
 def load_arguments(const unsigned char[::1] data not None):
     """What `Desk.submit` has marshalled: arguments and keywords."""
+    if data.shape[0] == 0:
+        raise ValueError("no bytes")
     args, keywords = read_arguments(<const char *> &data[0], <uint64_t> data.shape[0])
     return args, keywords or {}
 
@@ -290,7 +311,8 @@ cdef bytes give_array(cnp.ndarray array, Holds holds):
     if not is_own_plain(name.block) or sx_heap_count(own, name.block) != 1:
         return None
     holds.add(name.block, name.birth)
-    return b"G" + dump_atoms((name.block, name.birth, cnp.PyArray_TYPE(array), shape_of(array), not is_c))
+    number = usual_numbers[cnp.PyArray_TYPE(array)]
+    return b"G" + dump_atoms((name.block, name.birth, number, shape_of(array), not is_c))
 
 
 cdef bytes dump_result(cnp.ndarray array, Holds holds, bint is_alone):
@@ -308,10 +330,13 @@ cdef bytes dump_short(value, Holds holds, cost_t *cost):
     cdef bytes data
     memset(&walk, 0, sizeof(walk))
     walk.is_result = True
-    short = shorten(value, &walk, holds, 0)
-    if short is NOT_SHORT or walk.letters > LONGEST_ANSWER:
+    try:
+        short = shorten(value, &walk, holds, 0)
+        if short is NOT_SHORT or walk.letters > LONGEST_ANSWER:
+            return None
+        data = dump_atoms(short)
+    except Exception:  # it has been changed meanwhile
         return None
-    data = dump_atoms(short)
     if len(data) >= LONGEST_ANSWER:
         return None
     cost.bytes_by_name, cost.bytes_copied = walk.by_name, walk.copied
@@ -327,6 +352,8 @@ cdef object read_short(const char *data, uint64_t size):
 
 def load_result(const unsigned char[::1] data not None, bint is_owner):
     """What `dump_result` or `dump_short` has written; `is_owner`: if it was given away, then to this process, and nobody else."""
+    if data.shape[0] == 0:
+        raise ValueError("no bytes")
     cdef const char *text = <const char *> &data[0]
     if data[0] == SHORT_TAG:
         return read_short(text, <uint64_t> data.shape[0])

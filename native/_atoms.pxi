@@ -4,6 +4,8 @@
 # 20 ms, when no cache has the code any more, pickle takes some 20 us for each. A pool and its workers run the same executable.
 # What this means for us: atoms go marshalled, everything else pickled. Reading them runs nobody's code.
 # Version 2 of the format has no references, which small things do not need and whose table costs as much as the rest.
+# The reader of the standard library trusts what it reads: it makes a tuple of as many as the bytes say, objects that contain
+# themselves, and code. So the bytes are looked through first: they are of the types below, and no longer than they are.
 
 cdef extern from "marshal.h":
     object PyMarshal_WriteObjectToString(object value, int version)
@@ -13,6 +15,7 @@ cdef enum:
     LONGEST_ATOMS = 2048   # bytes of arguments, letters of a string
     LONGEST_ANSWER = 3072  # bytes, with which an answer stays in its ring
     FORMAT = 2
+    DEEPEST_READ = 24
     ATOMS_TAG = 40    # "(": a marshalled tuple, where a pickle might stand
     ARRAYS_TAG = 65   # "A": the same behind it, of arguments and keywords, among them what marshal does not know
     SHORT_TAG = 80    # "P": a result with such things in it
@@ -48,9 +51,45 @@ cdef bytes dump_atoms(value):
     return <bytes> PyMarshal_WriteObjectToString(value, FORMAT)
 
 
+cdef int64_t after_one(const unsigned char *data, int64_t size, int64_t at, int depth) noexcept:
+    """Where what follows the thing at this place begins; -1: there is none, or not all of it."""
+    cdef unsigned char kind
+    cdef int64_t count = 0
+    if at >= size or depth > DEEPEST_READ:
+        return -1
+    kind = data[at]
+    at += 1
+    if kind == c"N" or kind == c"T" or kind == c"F" or kind == c".":
+        return at
+    if kind == c"{":
+        while 0 <= at < size and data[at] != c"0":
+            at = after_one(data, size, at, depth + 1)
+            at = -1 if at < 0 else after_one(data, size, at, depth + 1)
+        return at + 1 if 0 <= at < size else -1
+    if kind == c"g" or kind == c"y":
+        count = 8 if kind == c"g" else 16
+    else:  # four bytes, which of all but the first say how many follow
+        if size - at < 4:
+            return -1
+        count = <int32_t> (data[at] | data[at + 1] << 8 | data[at + 2] << 16 | <uint32_t> data[at + 3] << 24)
+        at += 4
+        if kind == c"i":
+            return at
+        if kind == c"(" or kind == c"[":
+            if count < 0 or count > size - at:  # each has a byte at least
+                return -1
+            while count and at >= 0:
+                at = after_one(data, size, at, depth + 1)
+                count -= 1
+            return at
+        if kind == c"l":
+            count = 2 * (count if count >= 0 else -count)
+        elif kind != c"s" and kind != c"u" and kind != c"t":
+            return -1
+    return -1 if count < 0 or count > size - at else at + count
+
+
 cdef object read_atoms(const char *data, uint64_t size):
-    cdef const unsigned char *count = <const unsigned char *> data + 1
-    # a tuple of as many would be made before the first is looked for
-    if size >= 5 and data[0] == ATOMS_TAG and (count[3] or count[2] or <uint64_t> (count[0] + 256 * count[1]) > size):
-        raise ValueError("bad marshal data (more items than bytes)")
+    if after_one(<const unsigned char *> data, <int64_t> size, 0, 0) < 0:
+        raise ValueError("bytes that nobody has marshalled here")
     return PyMarshal_ReadObjectFromString(data, <Py_ssize_t> size)

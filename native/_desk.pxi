@@ -142,6 +142,7 @@ cdef class Desk:
         self.lock.take()
         if not self.is_open or self.ledger.wants_worker():
             self.lock.drop()
+            future.call = None  # or both would wait, with what the call holds, for the collection of garbage
             return None
         self.numbers += 1
         call.number = self.numbers

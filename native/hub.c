@@ -80,7 +80,8 @@ int sx_hub_spin(sx_hub_t *hub, sx_spin_t *spin, const sx_crew_t *crew, uint32_t 
         if (!sx_channel_is_awake(crew->heap, crew->channels[i]))
             continue;
         awake++;
-        spin->leaves |= (uint32_t)sx_channel_is_here(crew->heap, crew->channels[i]);
+        if (!spin->longest) /* a glance is over sooner than a move */
+            spin->leaves |= (uint32_t)sx_channel_is_here(crew->heap, crew->channels[i]);
     }
     return awake && awake < cores && sx_spin(spin, is_due, &it);
 }

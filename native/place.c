@@ -12,6 +12,8 @@
 
 enum { FREE = 0, BUSY = 1, MOVED = 2 };
 
+#define PATIENCE 1000 /* times that the core is given away */
+
 /* Plus one; 0: not known. */
 static uint32_t this_core(void) {
     int core = sched_getcpu();
@@ -21,7 +23,12 @@ static uint32_t this_core(void) {
 static_assert(sizeof(((sx_mask_t *)0)->words) == sizeof(cpu_set_t), "the same bits");
 
 static void restore(sx_slot_t *slot, const sx_mask_t *mask) {
-    if (sx_load_acquire(&slot->moved) != MOVED)
+    uint32_t moved = sx_load_acquire(&slot->moved);
+    for (int i = 0; moved == BUSY && i < PATIENCE; i++) { /* in the middle of two system calls; or dead */
+        sched_yield();
+        moved = sx_load_acquire(&slot->moved);
+    }
+    if (moved != MOVED)
         return;
     if (mask->known)
         sched_setaffinity(0, sizeof mask->words, (const cpu_set_t *)mask->words);
@@ -45,6 +52,7 @@ void sx_place_note(sx_slot_t *slot, sx_mask_t *mask) {
 }
 
 void sx_place_restore(sx_slot_t *slot, const sx_mask_t *mask) {
+    sx_fence_seq_cst(); /* SYNC POINT place: it has said that it is awake, and looks whether it was moved */
     restore(slot, mask);
     note_core(slot, mask);
 }
@@ -56,7 +64,8 @@ void sx_place_elsewhere(sx_slot_t *slot) {
     cpu_set_t *set = (cpu_set_t *)mask.words;
     if (!here || !pid || !sx_load_relaxed(&slot->core) || (SX_STEP(), !sx_cas_acq_rel(&slot->moved, &is_free, BUSY)))
         return;
-    int is_moved = !sched_getaffinity(pid, sizeof mask.words, set) && CPU_COUNT(set) > 1 && CPU_ISSET(here - 1, set);
+    sx_fence_seq_cst(); /* SYNC POINT place: it says that it moves, and looks whether the other still sleeps */
+    int is_moved = sx_load_relaxed(&slot->waiting) && !sched_getaffinity(pid, sizeof mask.words, set) && CPU_COUNT(set) > 1 && CPU_ISSET(here - 1, set);
     if (is_moved) {
         CPU_CLR(here - 1, set);
         is_moved = !sched_setaffinity(pid, sizeof mask.words, set);

@@ -12,9 +12,12 @@
  * answer of one that is awake on its own core leaves that, and has its mask back at once.
  *
  * `moved` in the sleeper's slot   0 -> BUSY (the waker, by compare-and-swap) -> MOVED (the waker, mask changed) -> 0 (the sleeper,
- * mask restored). The sleeper notes its mask only while `moved` is 0 before and after: then nobody had changed it. A waker killed
- * in between leaves BUSY for ever: nothing is moved any more, and the sleeper ends with its parent.
- * A mask that somebody else sets from outside while the sleeper is moved, or a thread leaves, is lost.
+ * mask restored). The sleeper notes its mask only while `moved` is 0 before and after: then nobody had changed it. Who wakes up by
+ * itself never works with another's mask: the waker looks at `waiting` when it has said BUSY, the sleeper at `moved` when it has said
+ * that it is awake, each behind a fence, so that one of them sees the other; and the sleeper waits for the end of BUSY. A waker
+ * killed in between leaves BUSY for ever: nothing is moved any more, and the sleeper ends with its parent.
+ * A mask that somebody else sets from outside while the sleeper is moved, or a thread leaves, is lost; and to a mask that was set
+ * the kernel does not add the cores that a control group is given later.
  *
  * The other way round for a thread that is about to wake another of its process, and then to sleep until that one wakes it: both
  * belong on one core. The kernel would wake the other where it ran last, maybe beside a worker that spins, and leaves it waiting
@@ -33,7 +36,7 @@ typedef struct {
     int known;
 } sx_mask_t;
 
-/* The worker, before it says that it sleeps, and when it is awake. */
+/* The worker, before it says that it sleeps, and when it has said that it is awake. */
 void sx_place_note(sx_slot_t *slot, sx_mask_t *mask);
 void sx_place_restore(sx_slot_t *slot, const sx_mask_t *mask);
 /* The waker, before the wake. */

@@ -155,6 +155,41 @@ def test_a_class_of_a_module_that_nobody_has_imported_goes_by_reference(script):
     script(WHERE_IT_SAYS_IT_IS)
 
 
+UNASKED = """\
+import importlib.util, sys
+from collections import namedtuple
+from pathlib import Path
+
+Path("leaves.py").write_text("import sys\\nsys.exit(3)\\n")
+Path("namedtuple_P.py").write_text("raise AssertionError\\n")
+Path("plug.py").write_text("print('plug runs')\\ndef value(i): return i\\nclass Part: pass\\n")
+sys.path.insert(0, "")
+
+def load():
+    spec = importlib.util.spec_from_file_location("plug", "plug.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+if __name__ == "__main__":
+    import shmexec
+    plug, P = load(), namedtuple("P", "x y")
+    Leaves = type("Leaves", (), {"__module__": "leaves"})
+    Nowhere = type("Nowhere", (), {"__module__": "sys.nowhere"})
+    with shmexec.SharedExecutor(1) as executor:
+        for i in range(2):
+            assert executor.submit(plug.value, i).result() == i
+            for kind in plug.Part, Leaves, Nowhere:
+                assert executor.submit(lambda it: type(it).__name__, kind()).result() == kind.__name__
+            assert executor.submit(lambda p: p.x, P(1, 2)).result() == 1
+    assert "plug" not in sys.modules
+"""
+
+
+def test_nothing_is_imported_that_no_package_has(script):
+    assert script(UNASKED).stdout == "plug runs\n"
+
+
 # ---- memmap --------------------------------------------------------------------------------------
 
 

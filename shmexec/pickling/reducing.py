@@ -50,7 +50,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             return by_name
         if type(obj) is types.CodeType:
             return _with_filename(obj, self.dispatch_table[types.CodeType](obj))
-        if isinstance(obj, (type, types.FunctionType)):
+        if isinstance(obj, type):
             _import_home(obj)
         reduced = super().reducer_override(obj)
         if not self._to_worker:
@@ -64,16 +64,16 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
 
 
 def _import_home(obj: Any) -> None:
-    """Import the module that a class or function says it is of, as pickle itself would.
+    """Import the part of a package that a class says it is of, if the package is there, as pickle itself would.
 
     `numpy.recarray` is of `numpy.rec`, which nobody may have imported yet: cloudpickle would send it by value, and it
     would arrive as another class.
     """
     name = getattr(obj, "__module__", None)
-    if isinstance(name, str) and name not in sys.modules:
+    if isinstance(name, str) and name not in sys.modules and name.rpartition(".")[0] in sys.modules:
         try:
             importlib.import_module(name)
-        except Exception:
+        except (Exception, SystemExit):
             pass  # there is none: by value
 
 

@@ -142,8 +142,10 @@ static void *work(void *of) {
     use(0, only(it->core));
     use(0, it->mask);
     sx_place_note(&slot, &mask);
+    sx_store_relaxed(&slot.waiting, 1);
     open_gate(it->asleep);
     pass_gate(it->wake);
+    sx_store_relaxed(&slot.waiting, 0);
     sx_place_restore(&slot, &mask);
     CHECK(uses(0, it->mask) && sx_load_relaxed(&slot.core) == (uint32_t)sched_getcpu() + 1);
     open_gate(it->awake);
@@ -176,6 +178,41 @@ static void a_worker_is_woken_elsewhere_wherever_it_fell_asleep(void) {
     is_woken_from_here(second, all, others);
     is_woken_from_here(first, only(first), only(first));
     is_woken_from_here(second, only(second), only(second));
+}
+
+static sx_atomic32_t is_over;
+
+static void *wake_whoever_sleeps(void *unused) {
+    (void)unused;
+    use(0, all);
+    while (!sx_load_relaxed(&is_over))
+        if (sx_load_relaxed(&slot.waiting))
+            sx_place_elsewhere(&slot);
+    return NULL;
+}
+
+static void who_wakes_up_by_itself_works_with_its_own_mask(void) {
+    pthread_t waker;
+    sx_mask_t mask = {0};
+    slot = (sx_slot_t){0};
+    sx_store_relaxed(&slot.pid, (uint32_t)syscall(SYS_gettid));
+    use(0, all);
+    CHECK(pthread_create(&waker, NULL, wake_whoever_sleeps, NULL) == 0);
+    double end = now() + seconds;
+    while (now() < end) {
+        sx_place_note(&slot, &mask);
+        sx_store_relaxed(&slot.waiting, 1);
+        for (uint32_t i = rnd(300); i; i--)
+            sx_relax();
+        sx_store_relaxed(&slot.waiting, 0);
+        sx_place_restore(&slot, &mask);
+        for (uint32_t i = rnd(3000); i; i--)
+            sx_relax();
+        CHECK(uses(0, all));
+    }
+    sx_store_relaxed(&is_over, 1);
+    pthread_join(waker, NULL);
+    use(0, only(first));
 }
 
 static int lefts;
@@ -222,5 +259,6 @@ int main(int argc, char **argv) {
     a_sleeper_that_has_ended_is_no_matter();
     a_worker_is_woken_elsewhere_wherever_it_fell_asleep();
     who_shares_a_core_with_a_worker_can_tell_and_leave();
+    who_wakes_up_by_itself_works_with_its_own_mask();
     return 0;
 }
