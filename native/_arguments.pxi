@@ -343,6 +343,12 @@ cdef bytes dump_short(value, Holds holds, cost_t *cost):
     return b"P" + data if walk.is_odd else data
 
 
+cdef bint is_result_tag(bytes data):
+    """Whether `load_result` reads it."""
+    cdef int tag = data[0] if len(data) else 0
+    return tag == SHORT_TAG or tag == NAME_TAG or tag == GIVEN_TAG
+
+
 cdef object read_short(const char *data, uint64_t size):
     """What `dump_short` has written, or `dump_atoms`."""
     if size and data[0] == SHORT_TAG:

@@ -19,6 +19,7 @@ cdef enum:
     ATOMS_TAG = 40    # "(": a marshalled tuple, where a pickle might stand
     ARRAYS_TAG = 65   # "A": the same behind it, of arguments and keywords, among them what marshal does not know
     SHORT_TAG = 80    # "P": a result with such things in it
+    NAME_TAG = 78     # "N": a marshalled tuple behind it, the name of an array
     GIVEN_TAG = 71    # "G": a marshalled tuple behind it, of an array that is given away
     BUFFERS_TAG = 66  # "B": `shmexec.pickling.pickler` knows how to read it
 

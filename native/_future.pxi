@@ -330,9 +330,26 @@ cdef class LazyFuture(Watch):
             raise cancelled_error()
         if self.error is not None:
             raise self.read_error()
-        if type(self.value) is Unread:
+        if type(self.value) is Unread and not self.read_marshalled(<Unread> self.value):
             return self._read()
         return self.value
+
+    cdef bint read_marshalled(self, Unread unread) except -1:
+        """Read a value that takes no pickle. False: it takes one, or cannot be read.
+
+        No code of Python runs, so that nobody comes in between: neither another thread nor a signal handler, whose exception
+        would be taken for what the value is.
+        """
+        if unread.is_read or type(unread.packed.data) is not bytes or not is_result_tag(<bytes> unread.packed.data):
+            return False
+        try:
+            value = load_result(unread.packed.data, unread.begin_read())
+        except Exception:
+            unread.is_read = False
+            return False
+        if self.value is unread:
+            self.value = value
+        return True
 
     def exception(self, timeout=None):
         """As the standard library's."""

@@ -1,6 +1,8 @@
 """Arrays that take no pickle, as arguments and as results, arrive as by the other way, that of calls with limits."""
 
+import concurrent.futures
 import marshal
+import sys
 
 import numpy as np
 import pytest
@@ -172,6 +174,27 @@ def test_a_result_is_its_receivers_own(executor):
     assert result.flags.owndata
     result.resize(SIZE)
     assert result.sum() == SIZE
+
+
+def test_no_code_of_python_runs_when_a_result_is_read(executor):
+    """A signal handler might raise there, and its exception would be the future's."""
+    called = []
+
+    def look(frame, event, argument):
+        if event == "call":
+            called.append(frame.f_code)
+
+    for made in (np.ones, SIZE), (tasks.give, shmexec.ones(5)), (tasks.give, {"a": [shmexec.ones(5), np.float64(2)]}):
+        for _ in range(3):
+            future = executor.submit(*made)
+            concurrent.futures.wait([future])
+            called.clear()
+            sys.setprofile(look)
+            try:
+                future.result()
+            finally:
+                sys.setprofile(None)
+        assert not called
 
 
 def test_an_unread_result_goes_on_to_another_call(executor):
