@@ -34,6 +34,7 @@ T = TypeVar("T")
 
 _AHEAD = 1 << 27  # bytes: a second of 1 Gbit/s
 _ATTEMPTS = 4
+_BETWEEN_LOOKS = 0.2  # seconds, at whether the client is closed
 _THERE = object()  # the value of a future whose result is somewhere in the cluster
 
 
@@ -44,6 +45,7 @@ class Cluster:
         self.client = client
         self.callbacks = ThreadPoolExecutor(1, "shmexec-cluster")
         self._tasks: set[asyncio.Task[None]] = set()
+        self._watch: asyncio.Task[None] | None = None
         self._bytes_on_their_way = 0
         self._less = threading.Condition()
 
@@ -68,8 +70,19 @@ class Cluster:
             task = asyncio.ensure_future(function(*args))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+            if self._watch is None or self._watch.done():
+                self._watch = asyncio.ensure_future(self._end_with_client())
 
         self.running_client().loop.asyncio_loop.call_soon_threadsafe(begin)
+
+    async def _end_with_client(self) -> None:
+        """End what is under way when the client is closed. Its event loop may be others', too, and go on."""
+        while self._tasks:
+            if self.client.status == "closed":
+                for task in list(self._tasks):
+                    task.cancel()
+                return
+            await asyncio.sleep(_BETWEEN_LOOKS)
 
     def ask(self, question: Callable[[], Coroutine[Any, Any, T]], timeout: float | None) -> T:
         """What it returns, in the event loop."""

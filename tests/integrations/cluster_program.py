@@ -235,6 +235,12 @@ def closed(client, ex):
     }
 
 
+def closed_beside_another(client, ex):
+    """The event loop goes on, for the other client."""
+    own = Client(client.cluster)
+    return closed(own, ClusterExecutor(own))
+
+
 def main():
     logging.disable(logging.CRITICAL)
     found = {}
@@ -255,6 +261,7 @@ def main():
                 plugin,
                 lost,
                 lost_while_it_runs,
+                closed_beside_another,
                 closed,
             ):
                 found[part.__name__] = part(client, ex)

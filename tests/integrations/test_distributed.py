@@ -109,8 +109,9 @@ def test_a_call_whose_machine_is_lost_while_it_runs_runs_on_another(found):
     assert found["lost_while_it_runs"] is True
 
 
-def test_a_closed_client_is_an_error_that_says_what_to_do(found):
-    part = found["closed"]
+@pytest.mark.parametrize("which", ["closed", "closed_beside_another"])
+def test_a_closed_client_is_an_error_that_says_what_to_do(found, which):
+    part = found[which]
     for told in [*part["running"], part["submit"], part["new"]]:
         assert told.startswith("RuntimeError: the Dask client is clos")
         assert "make a new Client" in told
