@@ -12,7 +12,7 @@
 
 enum { FREE = 0, BUSY = 1, MOVED = 2 };
 
-#define PATIENCE 1000 /* times that the core is given away */
+#define PATIENCE 100000 /* times that the core is given away: longer than the machine takes a core from somebody */
 
 /* Plus one; 0: not known. */
 static uint32_t this_core(void) {
