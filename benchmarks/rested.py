@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import shmexec
+from shmexec.bench.timing import timed
 
 _CALLS = 400
 _REST = 0.5  # seconds
@@ -19,9 +20,7 @@ _REST = 0.5  # seconds
 
 def call(executor: shmexec.SharedExecutor) -> float:
     """Seconds of one call and its result."""
-    begun = time.perf_counter()
-    executor.submit(operator.neg, 1).result()
-    return time.perf_counter() - begun
+    return timed(lambda: executor.submit(operator.neg, 1).result())
 
 
 def after_a_rest(executor: shmexec.SharedExecutor) -> list[float]:

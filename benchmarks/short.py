@@ -4,8 +4,6 @@ python benchmarks/short.py [--workers 2] [--calls 400]
 """
 
 import argparse
-import statistics
-import time
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any
@@ -13,6 +11,7 @@ from typing import Any
 import numpy as np
 
 import shmexec
+from shmexec.bench.timing import median_of_warm
 
 
 def give(x: Any) -> Any:
@@ -42,12 +41,7 @@ def make(size: int) -> Any:
 
 def median(executor: Executor, count: int, function: Callable[..., Any], *args: Any, **kwargs: Any) -> float:
     """Microseconds of a call and its result."""
-    found = []
-    for _ in range(count):
-        begun = time.perf_counter()
-        executor.submit(function, *args, **kwargs).result()
-        found.append(time.perf_counter() - begun)
-    return statistics.median(found) * 1e6
+    return median_of_warm(lambda: executor.submit(function, *args, **kwargs).result(), 0.0, count, count)() * 1e6
 
 
 def main() -> None:
