@@ -185,31 +185,37 @@ def test_each_call_has_its_own(executor):
     found[2].resize(10)
 
 
-def test_what_is_changed_after_submit_has_gone_as_it_was(make_executor, gate):
+@pytest.fixture
+def busy(make_executor, gate):
+    """A pool whose one worker is busy, so that calls wait; and what lets it go on."""
     executor = make_executor(1)
     say, wait = gate("say"), gate("wait")
     executor.submit(tasks.give, 0).result()
     running = executor.submit(tasks.pass_gates, say, wait)
     say.wait_open()
+
+    def go_on():
+        wait.open()
+        running.result()
+
+    return executor, go_on
+
+
+def test_what_is_changed_after_submit_has_gone_as_it_was(busy):
+    executor, go_on = busy
     items, array = [1], np.ones(3)
     waiting = [executor.submit(tasks.give, (items, array)) for _ in range(3)]
     items.append(2)
     array[:] = 7
-    wait.open()
-    running.result()
+    go_on()
     for future in waiting:
         assert told(future.result()) == told(([1], np.ones(3)))
 
 
-def test_a_shared_array_inside_is_kept_until_it_arrives(make_executor, gate):
-    executor = make_executor(1)
-    say, wait = gate("say"), gate("wait")
-    executor.submit(tasks.give, 0).result()
-    running = executor.submit(tasks.pass_gates, say, wait)
-    say.wait_open()
+def test_a_shared_array_inside_is_kept_until_it_arrives(busy):
+    executor, go_on = busy
     waiting = [executor.submit(tasks.give, {"a": [shmexec.full(1000, i)]}) for i in range(20)]
-    wait.open()
-    running.result()
+    go_on()
     assert [future.result()["a"][0].sum() for future in waiting] == [1000 * i for i in range(20)]
     assert all(shmexec.is_shared(future.result()["a"][0]) for future in waiting)
 
